@@ -1,0 +1,122 @@
+"""Grids and the exact relation between two of them.
+
+Pixels are areas. A continuous pixel coordinate x counts from the outer edge of the raster, so pixel k
+covers [k, k + 1] and its centre is k + 0.5. Where one raster lies on another follows from their two
+transforms and from nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from affine import Affine
+
+from pancrafter_cli.errors import GeometryError
+
+# A rotation or shear that moves a pixel by less than this over a whole raster is rounding, not geometry.
+_SHEAR_TOLERANCE_PIXELS = 0.01
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels of a raster lie: transform (pixel edges to CRS units), shape and CRS."""
+
+    transform: Affine
+    width: int
+    height: int
+    crs_wkt: str | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return self.height, self.width
+
+    @property
+    def pixel_size(self) -> tuple[float, float]:
+        """Length of a pixel's edge along columns and rows (x, y), in CRS units, both positive."""
+        t = self.transform
+        return math.hypot(t.a, t.d), math.hypot(t.b, t.e)
+
+    def window(self, row: int, col: int, height: int, width: int) -> Grid:
+        """The grid of a sub-window; row and col may be negative."""
+        return Grid(self.transform * Affine.translation(col, row), width, height, self.crs_wkt)
+
+
+@dataclass(frozen=True)
+class AxisMap:
+    """How one axis of a target grid maps to the same axis of a source grid: src = scale * dst + offset.
+
+    Both coordinates count pixels from the outer edge. `scale` is source pixels per target pixel (0.25
+    when MS is the source, PAN the target and the ratio 4; negative when the axes run opposite ways).
+    """
+
+    scale: float
+    offset: float
+    dst_size: int
+    src_size: int
+
+    def centre(self, dst_index: float) -> float:
+        """Source coordinate of the centre of target pixel `dst_index`."""
+        return self.scale * (dst_index + 0.5) + self.offset
+
+    def inverse(self) -> AxisMap:
+        """The same relation with source and target exchanged."""
+        return AxisMap(1.0 / self.scale, -self.offset / self.scale, self.src_size, self.dst_size)
+
+    def crop_dst(self, start: int, stop: int) -> AxisMap:
+        """The relation seen from target pixels start..stop-1 only."""
+        return AxisMap(self.scale, self.scale * start + self.offset, stop - start, self.src_size)
+
+    def shifted(self, src_pixels: float) -> AxisMap:
+        """The relation after the source content is found to lie `src_pixels` further along."""
+        return AxisMap(self.scale, self.offset + src_pixels, self.dst_size, self.src_size)
+
+
+@dataclass(frozen=True)
+class GridMap:
+    """Axis-aligned relation from a target grid to a source grid, one AxisMap for rows and one for columns."""
+
+    rows: AxisMap
+    cols: AxisMap
+
+    @property
+    def ratio(self) -> float:
+        """Source pixel size over target pixel size, geometric mean of both axes."""
+        return 1.0 / math.sqrt(abs(self.rows.scale * self.cols.scale))
+
+    def inverse(self) -> GridMap:
+        """The same relation with source and target exchanged."""
+        return GridMap(self.rows.inverse(), self.cols.inverse())
+
+
+def is_axis_aligned(target: Grid, source: Grid) -> bool:
+    """Whether rows and columns of both grids are parallel to within a hundredth of a source pixel."""
+    m = ~source.transform * target.transform
+    return abs(m.b) * target.height + abs(m.d) * target.width < _SHEAR_TOLERANCE_PIXELS
+
+
+def grid_map(target: Grid, source: Grid) -> GridMap:
+    """Exact relation of two grids in one CRS whose axes are parallel.
+
+    Raises GeometryError when they are rotated or sheared against each other; such a source is warped first.
+    """
+    if not is_axis_aligned(target, source):
+        raise GeometryError(
+            "the two grids are rotated against each other",
+            "warp one of them onto axes parallel to the other first",
+        )
+    m = ~source.transform * target.transform
+    return GridMap(
+        rows=AxisMap(m.e, m.f, target.height, source.height),
+        cols=AxisMap(m.a, m.c, target.width, source.width),
+    )
+
+
+def overlap(axis: AxisMap) -> tuple[int, int]:
+    """Target pixels [start, stop) whose centres fall inside the source; start == stop when there are none."""
+    ends = sorted((-axis.offset / axis.scale, (axis.src_size - axis.offset) / axis.scale))
+    # Pixel k has its centre at k + 0.5; the epsilon keeps exact edges from flipping with rounding.
+    start = max(0, math.ceil(ends[0] - 0.5 - 1e-9))
+    stop = min(axis.dst_size, math.floor(ends[1] - 0.5 + 1e-9) + 1)
+    return (start, stop) if stop > start else (0, 0)

@@ -1,0 +1,229 @@
+"""The PAN-Crafter network (Do et al., ICCV 2025), in the paper's form.
+
+A U-Net of three scales. ResBlocks and AttnBlocks normalise over the channels of one pixel, never over
+space, so every output pixel depends on a finite neighbourhood and tiles can be joined exactly. One
+network serves both MARs modes: "ms" reconstructs the sharp MS, "pan" the PAN. Inference uses "ms".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pancrafter_cli.networks.attention import ATTENTION_RADIUS, CM3A, Mode
+
+STRIDE = 4  # sizes are padded to multiples of this; tiles start at multiples of it
+_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class PanCrafterConfig:
+    """Size and input form of the network.
+
+    depths: ResBlocks in encoder 1, encoder 1/2 and bottleneck 1/4; the decoder mirrors the encoder.
+    pan: "matched" takes PAN matched to every band (bands channels); "raw" takes PAN itself (1 channel),
+    replicated only where an output or a query needs one channel per band.
+    lowpass_inputs: whether the first convolution also sees lpan and pan - lpan (the paper's does not).
+    """
+
+    bands: int = 4
+    width: int = 128
+    depths: tuple[int, int, int] = (2, 2, 4)
+    heads: int = 8
+    pan: Literal["matched", "raw"] = "matched"
+    lowpass_inputs: bool = True
+
+    @property
+    def pan_channels(self) -> int:
+        """Channels of `mpan` and `lpan`."""
+        return self.bands if self.pan == "matched" else 1
+
+
+class PixelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each pixel of a (B, C, H, W) tensor."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class PerMode(nn.Module):
+    """One zero-initialised channel vector for each MARs mode."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ms = nn.Parameter(torch.zeros(width))
+        self.pan = nn.Parameter(torch.zeros(width))
+
+    def forward(self, mode: Mode) -> Tensor:
+        """The vector of `mode`, (C,)."""
+        return self.ms if mode == "ms" else self.pan
+
+
+class ModulatedNorm(nn.Module):
+    """Eq. 6 after a LayerNorm of each pixel: (1 + gamma_mode) * LN(x) + beta_mode, in one pass over memory."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = PerMode(width)
+        self.beta = PerMode(width)
+
+    def forward(self, x: Tensor, mode: Mode) -> Tensor:
+        """(B, C, H, W) to the same."""
+        gamma, beta = self.gamma(mode), self.beta(mode)
+        y = F.layer_norm(x.permute(0, 2, 3, 1), gamma.shape, 1 + gamma, beta, _EPS)
+        return y.permute(0, 3, 1, 2)
+
+
+class ResBlock(nn.Module):
+    """Eq. 5-6: LN, SiLU, Conv; LN modulated by the mode, SiLU, zero-initialised Conv; added to the input."""
+
+    def __init__(self, width_in: int, width: int) -> None:
+        super().__init__()
+        self.norm1 = PixelNorm(width_in)
+        self.conv1 = nn.Conv2d(width_in, width, 3, padding=1)
+        self.norm2 = ModulatedNorm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.skip = nn.Identity() if width_in == width else nn.Conv2d(width_in, width, 1)
+        _zero(self.conv2)
+
+    def forward(self, x: Tensor, mode: Mode) -> Tensor:
+        """(B, width_in, H, W) to (B, width, H, W)."""
+        y = self.conv1(F.silu(self.norm1(x)))
+        out: Tensor = self.skip(x) + self.conv2(F.silu(self.norm2(y, mode)))
+        return out
+
+
+class AttnBlock(nn.Module):
+    """Eq. 7-8: CM3A, Select by per-mode alphas, and a feed-forward layer, each added to its input."""
+
+    def __init__(self, width: int, heads: int, bands: int, pan_channels: int) -> None:
+        super().__init__()
+        self.norm1 = PixelNorm(width)
+        self.attention = CM3A(width, heads, bands, pan_channels)
+        self.alpha_ms = PerMode(width)
+        self.alpha_pan = PerMode(width)
+        self.norm2 = PixelNorm(width)
+        self.ffn = nn.Sequential(
+            nn.Conv2d(width, 4 * width, 1), nn.GELU(approximate="tanh"), nn.Conv2d(4 * width, width, 1)
+        )
+
+    def forward(self, x: Tensor, lms: Tensor, pan: Tensor, lpan: Tensor, mode: Mode) -> Tensor:
+        """x (B, C, h, w) with the images at its scale; returns (B, C, h, w)."""
+        from_ms, from_pan = self.attention(self.norm1(x), lms, pan, lpan, mode)
+        alpha_ms, alpha_pan = (a(mode)[:, None, None] for a in (self.alpha_ms, self.alpha_pan))
+        x = x + (alpha_ms * from_ms + alpha_pan * from_pan).to(x.dtype)
+        out: Tensor = x + self.ffn(self.norm2(x))
+        return out
+
+
+class PanCrafter(nn.Module):
+    """`forward(mpan, lms, lpan, mode)` on PAN-grid tensors in DN / scale, any H and W."""
+
+    def __init__(self, config: PanCrafterConfig) -> None:
+        super().__init__()
+        self.config = config
+        c, bands, pan = config.width, config.bands, config.pan_channels
+        first, second, bottom = config.depths
+        inputs = bands + (3 if config.lowpass_inputs else 1) * pan
+
+        def attn() -> AttnBlock:
+            return AttnBlock(c, config.heads, bands, pan)
+
+        self.embed = nn.Conv2d(inputs, c, 3, padding=1)
+        self.encoder1 = nn.ModuleList(ResBlock(c, c) for _ in range(first))
+        self.down1 = nn.Conv2d(c, c, 3, stride=2, padding=1)
+        self.encoder2 = nn.ModuleList(ResBlock(c, c) for _ in range(second))
+        self.encoder2_attn = attn()
+        self.down2 = nn.Conv2d(c, c, 3, stride=2, padding=1)
+        self.bottleneck = nn.ModuleList(ResBlock(c, c) for _ in range(bottom))
+        self.bottleneck_attn = attn()
+        self.up2 = nn.ConvTranspose2d(c, c, 2, stride=2)
+        self.decoder2 = nn.ModuleList(ResBlock(2 * c if n == 0 else c, c) for n in range(second))
+        self.decoder2_attn = attn()
+        self.up1 = nn.ConvTranspose2d(c, c, 2, stride=2)
+        self.decoder1 = nn.ModuleList(ResBlock(2 * c if n == 0 else c, c) for n in range(first))
+        self.head_norm = PixelNorm(c)
+        self.head = nn.Conv2d(c, bands, 3, padding=1)
+        _zero(self.head)
+
+    def forward(self, mpan: Tensor, lms: Tensor, lpan: Tensor, mode: Mode = "ms") -> Tensor:
+        """Sharpen (mode "ms") or reconstruct PAN (mode "pan").
+
+        mpan, lpan: (B, pan_channels, H, W); lms: (B, bands, H, W); all DN / scale. Returns (B, bands, H, W).
+        """
+        height, width = lms.shape[-2:]
+        mpan, lms, lpan = (_pad_to_stride(t) for t in (mpan, lms, lpan))
+        base = lms if mode == "ms" else lpan.expand_as(lms)
+        out = base + self._residual(mpan, lms, lpan, mode).to(base.dtype)
+        return out[..., :height, :width]
+
+    def _residual(self, pan: Tensor, lms: Tensor, lpan: Tensor, mode: Mode) -> Tensor:
+        images = [pan, lms, lpan, pan - lpan] if self.config.lowpass_inputs else [pan, lms]
+        # Averages over 2x2 and 4x4 pixels: antialiased, and in phase with the pixels they cover.
+        half = [F.avg_pool2d(t, 2) for t in (lms, pan, lpan)]
+        quarter = [F.avg_pool2d(t, 4) for t in (lms, pan, lpan)]
+
+        x = self.embed(torch.cat(images, dim=1))
+        x = skip1 = _chain(self.encoder1, x, mode)
+        x = _chain(self.encoder2, self.down1(x), mode)
+        x = skip2 = self.encoder2_attn(x, *half, mode)
+        x = _chain(self.bottleneck, self.down2(x), mode)
+        x = self.bottleneck_attn(x, *quarter, mode)
+        x = _chain(self.decoder2, torch.cat([self.up2(x), skip2], dim=1), mode)
+        x = self.decoder2_attn(x, *half, mode)
+        x = _chain(self.decoder1, torch.cat([self.up1(x), skip1], dim=1), mode)
+        out: Tensor = self.head(F.silu(self.head_norm(x)))
+        return out
+
+
+def receptive_radius(config: PanCrafterConfig) -> int:
+    """Largest distance, in PAN pixels along an axis, at which an input pixel can change an output pixel.
+
+    Follows the interval of pixels an output depends on backwards through the network, for each of the
+    STRIDE phases an output pixel can have.
+    """
+    first, second, bottom = config.depths
+    res, attn = 2, 1 + ATTENTION_RADIUS  # a ResBlock is two 3x3 convolutions; CM3A a 3x3 and its neighbourhood
+
+    def radius(phase: int) -> int:
+        lo = hi = phase
+        reach1 = 1 + res * first  # head, decoder 1
+        skip1 = (lo - reach1, hi + reach1)
+        lo, hi = skip1[0] // 2, skip1[1] // 2  # up 1
+        reach2 = attn + res * second  # attention, decoder 1/2
+        skip2 = (lo - reach2, hi + reach2)
+        lo, hi = skip2[0] // 2, skip2[1] // 2  # up 2
+        reach4 = attn + res * bottom
+        lo, hi = 2 * (lo - reach4) - 1, 2 * (hi + reach4) + 1  # attention, bottleneck, down 2
+        lo, hi = min(lo, skip2[0]), max(hi, skip2[1])
+        lo, hi = 2 * (lo - reach2) - 1, 2 * (hi + reach2) + 1  # attention, encoder 1/2, down 1
+        lo, hi = min(lo, skip1[0]), max(hi, skip1[1])
+        lo, hi = lo - res * first - 1, hi + res * first + 1  # encoder 1, embed
+        return max(phase - lo, hi - phase)
+
+    return max(radius(phase) for phase in range(STRIDE))
+
+
+def _chain(blocks: nn.ModuleList, x: Tensor, mode: Mode) -> Tensor:
+    for block in blocks:
+        x = block(x, mode)
+    return x
+
+
+def _zero(conv: nn.Conv2d) -> None:
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
+def _pad_to_stride(image: Tensor) -> Tensor:
+    bottom, right = -image.shape[-2] % STRIDE, -image.shape[-1] % STRIDE
+    return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
