@@ -1,1 +1,35 @@
-"""PAN-Crafter."""
+"""PAN-Crafter: PAN and MS in, a sharp multi-band GeoTIFF out.
+
+>>> from pancrafter_cli import sharpen
+>>> sharpen("pan.tif", "ms.tif", "out.tif")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pancrafter_cli.tasks.sharpen import SharpenResult
+
+__version__ = "0.1.0"
+__all__ = ["sharpen"]
+
+StrPath = str | PathLike[str]
+
+
+def sharpen(pan: StrPath, ms: StrPath | Sequence[StrPath], output: StrPath, **options: Any) -> SharpenResult:
+    """Sharpen a scene into a GeoTIFF on the PAN grid: the command `pancrafter sharpen` as a function.
+
+    pan: a raster with one band; ms: one multi-band raster or several of one grid. Keyword options are the fields of
+    `tasks.sharpen.SharpenOptions` (model, device, precision, tile, halo, overwrite, ...). Raises a
+    `PancrafterError` for unusable input; nothing is written then.
+    """
+    from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
+
+    files = [ms] if isinstance(ms, (str, PathLike)) else list(ms)
+    return sharpen_scene(
+        SharpenOptions(pan=Path(pan), ms=tuple(Path(f) for f in files), output=Path(output), **options)
+    )

@@ -40,7 +40,7 @@ class Grid:
 
     def window(self, row: int, col: int, height: int, width: int) -> Grid:
         """The grid of a sub-window; row and col may be negative."""
-        return Grid(self.transform * Affine.translation(col, row), width, height, self.crs_wkt)
+        return Grid(self.transform @ Affine.translation(col, row), width, height, self.crs_wkt)
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,9 @@ class GridMap:
 
 def is_axis_aligned(target: Grid, source: Grid) -> bool:
     """Whether rows and columns of both grids are parallel to within a hundredth of a source pixel."""
-    m = ~source.transform * target.transform
-    return abs(m.b) * target.height + abs(m.d) * target.width < _SHEAR_TOLERANCE_PIXELS
+    m = ~source.transform @ target.transform
+    moved = abs(float(m.b)) * target.height + abs(float(m.d)) * target.width
+    return moved < _SHEAR_TOLERANCE_PIXELS
 
 
 def grid_map(target: Grid, source: Grid) -> GridMap:
@@ -106,7 +107,7 @@ def grid_map(target: Grid, source: Grid) -> GridMap:
             "the two grids are rotated against each other",
             "warp one of them onto axes parallel to the other first",
         )
-    m = ~source.transform * target.transform
+    m = ~source.transform @ target.transform
     return GridMap(
         rows=AxisMap(m.e, m.f, target.height, source.height),
         cols=AxisMap(m.a, m.c, target.width, source.width),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from pancrafter_cli.geometry.grid import AxisMap
 
 FloatArray = NDArray[np.float64]
+Real = TypeVar("Real", np.float32, np.float64)
 
 CUBIC_SUPPORT = 2  # source pixels that the cubic kernel reaches on either side
 _CUBIC_A = -0.5
@@ -34,7 +36,7 @@ class AxisWeights:
     @property
     def stop(self) -> int:
         """One past the last source pixel."""
-        return self.first + self.matrix.shape[1]
+        return self.first + int(self.matrix.shape[1])
 
 
 def cubic_kernel(distance: FloatArray) -> FloatArray:
@@ -76,13 +78,12 @@ def cubic_weights(axis: AxisMap, start: int, stop: int) -> AxisWeights:
     target cannot hold.
     """
     stretch = max(1.0, abs(axis.scale))
-    return gather_weights(
-        axis, start, stop, CUBIC_SUPPORT * stretch, lambda d: cubic_kernel(d / stretch)
-    )
+    return gather_weights(axis, start, stop, CUBIC_SUPPORT * stretch, lambda d: cubic_kernel(d / stretch))
 
 
-def apply_weights(rows: FloatArray, cols: FloatArray, image: NDArray[np.floating]) -> NDArray[np.floating]:
+def apply_weights(rows: FloatArray, cols: FloatArray, image: NDArray[Real]) -> NDArray[Real]:
     """Rows (M, h) and columns (N, w) applied to an image (..., h, w): (..., M, N), in the image's dtype."""
     r = rows.astype(image.dtype, copy=False)
     c = cols.astype(image.dtype, copy=False)
-    return np.matmul(np.matmul(r, image), c.T)
+    result: NDArray[Real] = np.matmul(np.matmul(r, image), c.T)
+    return result

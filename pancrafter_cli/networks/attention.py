@@ -27,10 +27,7 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Te
     outside = F.pad(query.new_zeros(h, w), (1, 1, 1, 1), value=float("-inf"))
     # One slice per neighbour: the nine copies of K and V of an unfold are never made.
     scores = torch.stack(
-        [
-            (q * k[..., dy : dy + h, dx : dx + w]).sum(dim=2) + outside[dy : dy + h, dx : dx + w]
-            for dy, dx in _SHIFTS
-        ],
+        [(q * k[..., dy : dy + h, dx : dx + w]).sum(dim=2) + outside[dy : dy + h, dx : dx + w] for dy, dx in _SHIFTS],
         dim=2,
     ).softmax(dim=2)
     out = torch.zeros_like(q)
@@ -58,7 +55,7 @@ class CM3A(nn.Module):
         self.project_pan = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor, lms: Tensor, pan: Tensor, lpan: Tensor, mode: Mode) -> tuple[Tensor, Tensor]:
-        """x (B, C, h, w); lms (B, bands, h, w); pan, lpan (B, pan_channels, h, w). Two (B, C, h, w)."""
+        """X (B, C, h, w); lms (B, bands, h, w); pan, lpan (B, pan_channels, h, w). Two (B, C, h, w)."""
         guide = lms if mode == "ms" else pan.expand_as(lms)
         q = self.query(torch.cat([x, guide], dim=1))
         x_lms = torch.cat([x, lms], dim=1)

@@ -116,7 +116,7 @@ class AttnBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, lms: Tensor, pan: Tensor, lpan: Tensor, mode: Mode) -> Tensor:
-        """x (B, C, h, w) with the images at its scale; returns (B, C, h, w)."""
+        """X (B, C, h, w) with the images at its scale; returns (B, C, h, w)."""
         from_ms, from_pan = self.attention(self.norm1(x), lms, pan, lpan, mode)
         alpha_ms, alpha_pan = (a(mode)[:, None, None] for a in (self.alpha_ms, self.alpha_pan))
         x = x + (alpha_ms * from_ms + alpha_pan * from_pan).to(x.dtype)

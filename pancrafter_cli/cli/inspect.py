@@ -1,0 +1,70 @@
+"""`pancrafter inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from pancrafter_cli.cli.output import print_json, print_rows
+from pancrafter_cli.cli.sharpen import parse_point
+
+EXAMPLES = """Examples:
+
+pancrafter inspect pan.tif ms.tif
+
+pancrafter inspect LC08_B8.TIF LC08_B4.TIF LC08_B3.TIF LC08_B2.TIF --json
+"""
+
+
+def command(
+    pan: Path = typer.Argument(..., help="PAN raster, one band."),
+    ms: list[Path] = typer.Argument(..., help="MS raster, or several rasters of one grid."),
+    ratio: float | None = typer.Option(None, help="MS over PAN pixel size; only for files without georeferencing."),
+    ms_origin: str | None = typer.Option(
+        None, metavar="X,Y", help="MS upper-left corner in PAN pixels; only for files without georeferencing."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> None:
+    """Say what `sharpen` would see: grids, ratio, overlap, nodata, measured shift, model, tiles, memory."""
+    from pancrafter_cli.tasks.inspect import inspect_scene
+
+    facts = inspect_scene(pan, tuple(ms), ratio, parse_point(ms_origin, "--ms-origin"))
+    if as_json:
+        print_json(facts)
+        return
+    shift = (
+        f"{facts.shift.dx:+.2f}, {facts.shift.dy:+.2f} MS pixels (x, y), spread {facts.shift.spread:.2f}, "
+        f"{facts.shift.windows} windows"
+        if facts.shift.windows
+        else "could not be measured"
+    )
+    print_rows(
+        [
+            ("PAN", f"{facts.pan_shape[1]} x {facts.pan_shape[0]} pixels, {facts.pan_dtype}"),
+            ("MS", f"{facts.ms_shape[1]} x {facts.ms_shape[0]} pixels, {facts.bands} bands, {facts.dtype}"),
+            ("bands", ", ".join(facts.band_names)),
+            ("CRS", facts.crs or "none"),
+            (
+                "pixel size",
+                f"PAN {facts.pan_pixel[0]:g} x {facts.pan_pixel[1]:g}, MS {facts.ms_pixel[0]:g} x {facts.ms_pixel[1]:g}",
+            ),
+            ("ratio", f"{facts.ratio:.5g}"),
+            ("MS warped", "yes, onto the axes of PAN" if facts.warped else "no"),
+            (
+                "output",
+                f"{facts.output_shape[1]} x {facts.output_shape[0]} pixels ({100 * facts.overlap:.1f} % of PAN)",
+            ),
+            (
+                "nodata",
+                f"{facts.nodata if facts.nodata is not None else 'none'}; {100 * facts.valid:.1f} % of samples valid",
+            ),
+            ("sensor", facts.sensor or "not stated in the files"),
+            ("scale", f"{facts.scale:g} DN"),
+            ("PAN fit", ", ".join(f"{r:.2f}" for r in facts.correlation) + " (correlation with each band)"),
+            ("shift", shift),
+            ("model", f"{facts.model}, {facts.passes} pass(es) per tile"),
+            ("tiles", f"{facts.tiles} of {facts.tile} pixels"),
+            ("memory", f"about {facts.memory_bytes / 2**30:.1f} GiB"),
+        ]
+    )

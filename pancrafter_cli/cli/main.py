@@ -1,0 +1,57 @@
+"""The `pancrafter` program: its commands, and how failures reach the user."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from pancrafter_cli import __version__
+from pancrafter_cli.cli import demo, inspect, models, sharpen, train
+from pancrafter_cli.errors import PancrafterError
+
+app = typer.Typer(
+    name="pancrafter",
+    help="Pansharpening of satellite scenes: PAN and MS in, a sharp multi-band GeoTIFF out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("sharpen", epilog=sharpen.EXAMPLES)(sharpen.command)
+app.command("inspect", epilog=inspect.EXAMPLES)(inspect.command)
+app.command("models", epilog=models.EXAMPLES)(models.command)
+app.command("demo", epilog=demo.EXAMPLES)(demo.command)
+app.command("train", epilog=train.EXAMPLES)(train.command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"pancrafter {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Options of the program itself."""
+
+
+def run() -> None:
+    """Entry point: expected failures become one message and a hint on stderr; exit code 1 (data) or 2 (usage)."""
+    try:
+        app()
+    except PancrafterError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing was written", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does; Python would complain again while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""Samples for training, and made-up scenes to try things on."""

@@ -1,0 +1,67 @@
+"""Filling what a raster does not know, so that resampling near its gaps sees plausible values."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+FILL_REACH = 16  # pixels around a pixel that its filled value can depend on
+_RADII = (1, 2, 4, 8, FILL_REACH)
+
+
+def fill_invalid(
+    image: NDArray[np.float32], valid: NDArray[np.bool_], fallback: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """Image (C, h, w) with each invalid pixel replaced by the mean of the valid ones nearby, in DN.
+
+    "Nearby" is the smallest of the boxes with radius 1, 2, 4, 8 and 16 pixels that holds a valid pixel of the
+    band; where none does, the band's `fallback` (C,) is used. Valid pixels are never changed, and an image
+    that is valid everywhere (C, h, w) is returned as it is, not copied. A window cut with FILL_REACH more
+    pixels on each side gives bit for bit what the whole image gives.
+    """
+    if valid.all():
+        return image
+    filled = image.copy()
+    for band in range(image.shape[0]):
+        if not valid[band].all():
+            filled[band] = _fill_band(image[band], valid[band], float(fallback[band]))
+    return filled
+
+
+def _fill_band(image: NDArray[np.float32], valid: NDArray[np.bool_], fallback: float) -> NDArray[np.float32]:
+    """One band (h, w) filled from ever larger boxes."""
+    filled = image.copy()
+    missing = ~valid
+    known = np.where(valid, image, 0.0).astype(np.float64)
+    weight = valid.astype(np.float64)
+    for radius in _RADII if valid.any() else ():
+        count = _box_sum(weight, radius)
+        found = missing & (count > 0)
+        filled[found] = _box_sum(known, radius)[found] / count[found]
+        missing &= ~found
+        if not missing.any():
+            return filled
+    filled[missing] = fallback
+    return filled
+
+
+def _box_sum(image: NDArray[np.float64], radius: int) -> NDArray[np.float64]:
+    """Sum over the (2 radius + 1)^2 box around each pixel of (h, w), zeros outside.
+
+    Sums are doubled (2, 4, 8, ... neighbours) rather than taken as differences of a cumulative sum: the
+    terms of every box are then added in the same order wherever the window starts, and a huge value far
+    away cannot cost digits here. The radius is a power of two.
+    """
+    return _line_sum(_line_sum(image, radius).T, radius).T
+
+
+def _line_sum(image: NDArray[np.float64], radius: int) -> NDArray[np.float64]:
+    """Sum over 2 radius + 1 neighbours along the last axis."""
+    size = image.shape[-1]
+    padded = np.pad(image, [(0, 0), (radius, radius)])
+    sums = padded
+    step = 1
+    while step < 2 * radius:
+        sums = sums[:, :-step] + sums[:, step:]
+        step *= 2
+    return sums[:, :size] + padded[:, 2 * radius : 2 * radius + size]

@@ -1,0 +1,109 @@
+"""What a network sees: (mpan, lms, lpan) of a window of the PAN grid, from PAN and MS windows that reach far enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights
+from pancrafter_cli.geometry.grid import AxisMap, GridMap
+from pancrafter_cli.geometry.resample import AxisWeights, apply_weights, cubic_weights
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class AxisPlan:
+    """Along one axis: the target window, its weights on MS (`up`), and the weights of those MS pixels on PAN (`down`)."""
+
+    target: tuple[int, int]
+    up: AxisWeights
+    down: AxisWeights
+
+    @property
+    def ms(self) -> tuple[int, int]:
+        """MS pixels needed, [start, stop)."""
+        return self.up.first, self.up.stop
+
+    @property
+    def pan(self) -> tuple[int, int]:
+        """PAN pixels needed, [start, stop)."""
+        return min(self.down.first, self.target[0]), max(self.down.stop, self.target[1])
+
+    @property
+    def crop(self) -> slice:
+        """Where the target lies within the PAN pixels needed."""
+        return slice(self.target[0] - self.pan[0], self.target[1] - self.pan[0])
+
+    @property
+    def blur(self) -> slice:
+        """Where the pixels that `down` draws on lie within the PAN pixels needed."""
+        return slice(self.down.first - self.pan[0], self.down.stop - self.pan[0])
+
+
+@dataclass(frozen=True)
+class InputPlan:
+    """What to read for a target window of the PAN grid, and how to make the network's inputs from it."""
+
+    rows: AxisPlan
+    cols: AxisPlan
+
+
+def plan_inputs(relation: GridMap, rows: tuple[int, int], cols: tuple[int, int]) -> InputPlan:
+    """Plan for the PAN-grid window rows x cols, both [start, stop); `relation` maps the PAN grid to MS."""
+    return InputPlan(_plan_axis(relation.rows, *rows), _plan_axis(relation.cols, *cols))
+
+
+def network_inputs(
+    plan: InputPlan, pan: Float32, ms: Float32, gain: Float32, offset: Float32
+) -> tuple[Float32, Float32, Float32]:
+    """(mpan, lms, lpan), each (C, H, W), of the planned window.
+
+    pan: (1, h, w) of `plan.*.pan`; ms: (C, h, w) of `plan.*.ms`, both without holes, in DN or DN / scale;
+    gain, offset: (C,), the matching of PAN to each band in the same unit.
+    """
+    r, c = plan.rows, plan.cols
+    lms = apply_weights(r.up.matrix, c.up.matrix, ms)
+    low = apply_weights(r.down.matrix, c.down.matrix, pan[:, r.blur, c.blur])
+    lpan = apply_weights(r.up.matrix, c.up.matrix, low)
+    a, b = gain[:, None, None], offset[:, None, None]
+    return a * pan[:, r.crop, c.crop] + b, lms, a * lpan + b
+
+
+def _plan_axis(axis: AxisMap, start: int, stop: int) -> AxisPlan:
+    up = cubic_weights(axis, start, stop)
+    down = degrade_weights(axis.inverse(), up.first, up.stop, DEFAULT_MS_GAIN)
+    return AxisPlan((start, stop), up, down)
+
+
+@dataclass(frozen=True)
+class BandGroup:
+    """One pass of a scene through a network: the bands shown to it, and where those outputs go that count.
+
+    Output channel `channels[i]` of the network is band `bands[i]` of the scene.
+    """
+
+    shown: tuple[int, ...]
+    channels: tuple[int, ...]
+    bands: tuple[int, ...]
+
+
+def band_groups(bands: int, size: int) -> list[BandGroup]:
+    """How a scene of `bands` bands goes through a network that takes `size` at once.
+
+    The last group is completed by repeating bands: those before it when there are enough, else its own.
+    """
+    groups = []
+    for start in range(0, bands, size):
+        own = tuple(range(start, min(start + size, bands)))
+        missing = size - len(own)
+        if bands >= size:
+            shown = tuple(range(start - missing, start)) + own
+            channels = tuple(range(missing, size))
+        else:
+            shown = tuple(own[i % len(own)] for i in range(size))
+            channels = tuple(range(len(own)))
+        groups.append(BandGroup(shown, channels, own))
+    return groups

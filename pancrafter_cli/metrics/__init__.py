@@ -1,0 +1,1 @@
+"""Quality indices with a reference, on arrays in DN and float64."""

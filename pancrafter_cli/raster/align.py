@@ -1,0 +1,150 @@
+"""Where MS lies on the PAN grid: read from the files, or told by the user when the files do not say."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from affine import Affine
+
+from pancrafter_cli.errors import GeometryError, UsageError
+from pancrafter_cli.geometry.grid import Grid, grid_map, is_axis_aligned, overlap
+from pancrafter_cli.raster.crs import same_crs
+from pancrafter_cli.raster.inputs import RasterFile
+from pancrafter_cli.raster.stack import BandStack, Readable
+from pancrafter_cli.raster.warp import WarpedRaster, largest_move, parallel_grid
+
+MIN_RATIO = 1.05
+_SAME_PLACE_PIXELS = 0.01
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """What the user says about files that carry no georeferencing.
+
+    `ratio` is MS pixel size / PAN pixel size; `ms_origin` is where the upper-left corner of MS lies, (x, y)
+    in PAN pixels from the upper-left corner of PAN.
+    """
+
+    ratio: float | None = None
+    ms_origin: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """MS as it is to be read: its grid, parallel to that of PAN, and whether it had to be warped for that."""
+
+    source: Readable
+    grid: Grid
+    warped: bool = False
+
+
+def place(pan: RasterFile, ms: BandStack, options: SceneOptions) -> Placement:
+    """Put MS on a grid parallel to the PAN axes.
+
+    Raises UsageError for options that do not apply and GeometryError when the two cannot be related.
+    """
+    if not pan.georeferenced and not ms.georeferenced:
+        return Placement(ms, _told_grid(pan.grid, ms.grid, options))
+    if options.ratio is not None or options.ms_origin is not None:
+        raise UsageError(
+            "--ratio and --ms-origin are for files without georeferencing, and these files have it",
+            "leave the options out, or correct the georeferencing (gdal_edit.py)",
+        )
+    _check_both_say(pan, ms)
+    grid = ms.grid
+    if not same_crs(pan.grid.crs_wkt, grid.crs_wkt) and largest_move(pan.grid, grid) > _SAME_PLACE_PIXELS:
+        return _warp(pan.grid, ms)
+    grid = replace(grid, crs_wkt=pan.grid.crs_wkt)
+    if not is_axis_aligned(pan.grid, grid):
+        return _warp(pan.grid, ms)
+    return Placement(ms, grid)
+
+
+def overlap_window(pan: RasterFile, ms: BandStack, grid: Grid) -> tuple[int, int, int, int]:
+    """(row, column, height, width) of the PAN pixels whose centre lies inside `grid`, that of MS.
+
+    Raises GeometryError when PAN is not finer than MS and when there are no such pixels.
+    """
+    relation = grid_map(pan.grid, grid)
+    if relation.ratio < MIN_RATIO:
+        raise GeometryError(
+            f"PAN is not finer than MS: the pixel of {pan.path} is {_size(pan.grid)}, "
+            f"that of {ms.path} is {_size(grid)}",
+            "PAN comes first; the files may be swapped",
+        )
+    (top, bottom), (left, right) = overlap(relation.rows), overlap(relation.cols)
+    if bottom <= top or right <= left:
+        raise GeometryError(
+            f"PAN and MS do not overlap: {pan.path} covers {_extent(pan.grid)}, {ms.path} {_extent(grid)}",
+            "give files of the same place; gdalinfo shows where a file lies",
+        )
+    return top, left, bottom - top, right - left
+
+
+def _warp(pan: Grid, ms: BandStack) -> Placement:
+    """MS resampled onto axes parallel to those of PAN."""
+    grid = parallel_grid(pan, ms.grid)
+    return Placement(WarpedRaster(ms, grid), grid, warped=True)
+
+
+def _check_both_say(pan: RasterFile, ms: BandStack) -> None:
+    """Check that both or neither are georeferenced and have a CRS. Raises GeometryError otherwise."""
+    if pan.georeferenced != ms.georeferenced:
+        has, lacks = (pan.path, ms.path) if pan.georeferenced else (ms.path, pan.path)
+        raise GeometryError(
+            f"{lacks} has no georeferencing, while {has} has",
+            f"assign its place and CRS: gdal_edit.py -a_srs EPSG:... -a_ullr ULX ULY LRX LRY {lacks}",
+        )
+    if (pan.grid.crs_wkt is None) != (ms.grid.crs_wkt is None):
+        has, lacks = (pan.path, ms.path) if pan.grid.crs_wkt is not None else (ms.path, pan.path)
+        raise GeometryError(
+            f"{lacks} has no CRS, while {has} has", f"assign it with: gdal_edit.py -a_srs EPSG:... {lacks}"
+        )
+
+
+def _told_grid(pan: Grid, ms: Grid, options: SceneOptions) -> Grid:
+    """Make the grid of MS in PAN pixels from the options or, without them, from the sizes alone."""
+    ratio, origin = options.ratio, options.ms_origin
+    if ratio is not None and not (math.isfinite(ratio) and ratio >= MIN_RATIO):
+        raise UsageError(f"--ratio {ratio} is not possible", f"give a number of at least {MIN_RATIO}")
+    if origin is not None and not all(math.isfinite(v) for v in origin):
+        raise UsageError(f"--ms-origin {origin} is not possible", "give two finite numbers, X,Y in PAN pixels")
+    steps = (ratio, ratio) if ratio is not None else _implied_steps(pan, ms)
+    if steps is None:
+        swapped = " (they may be swapped: PAN comes first)" if pan.width < ms.width else ""
+        raise GeometryError(
+            f"neither file says where it lies, and their sizes do not tell: PAN {pan.width} x {pan.height}, "
+            f"MS {ms.width} x {ms.height} pixels{swapped}",
+            "give --ratio R and --ms-origin X,Y: the upper-left corner of MS in PAN pixels",
+        )
+    transform = pan.transform @ Affine.translation(*(origin or (0.0, 0.0))) @ Affine.scale(*steps)
+    return Grid(transform, ms.width, ms.height, None)
+
+
+def _implied_steps(pan: Grid, ms: Grid) -> tuple[float, float] | None:
+    """MS pixel in PAN pixels (x, y) if both files are of one place and share the corner; None if they cannot.
+
+    A whole ratio that fits both axes within one MS pixel is taken for the true one (a size was rounded);
+    otherwise the two files are taken to cover the same area.
+    """
+    across, down = pan.width / ms.width, pan.height / ms.height
+    ratio = math.sqrt(across * down)
+    whole = float(round(ratio))
+    for step_x, step_y, common in ((whole, whole, whole), (across, down, ratio)):
+        fits = abs(pan.width / common - ms.width) <= 1 and abs(pan.height / common - ms.height) <= 1
+        if common >= MIN_RATIO and fits:
+            return step_x, step_y
+    return None
+
+
+def _size(grid: Grid) -> str:
+    """Pixel size in words."""
+    return "{:.6g} x {:.6g}".format(*grid.pixel_size)
+
+
+def _extent(grid: Grid) -> str:
+    """Corners in words."""
+    corners = [grid.transform @ c for c in ((0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height))]
+    x, y = zip(*corners, strict=True)
+    return f"x {min(x):.8g} to {max(x):.8g}, y {min(y):.8g} to {max(y):.8g}"

@@ -1,0 +1,47 @@
+"""Coordinate reference systems compared and transformed by meaning, not by text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError, ProjError
+
+from pancrafter_cli.errors import GeometryError
+
+FloatArray = NDArray[np.float64]
+PointMap = Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
+
+
+def same_crs(a: str | None, b: str | None) -> bool:
+    """Whether two CRS (WKT) mean the same, whatever the order of axes: rasters always have x first."""
+    if a is None or b is None or a == b:
+        return a == b
+    try:
+        return bool(CRS.from_wkt(a).equals(CRS.from_wkt(b), ignore_axis_order=True))
+    except CRSError:
+        return False
+
+
+def point_map(source: str | None, target: str | None) -> PointMap:
+    """Make a function that takes coordinates (x, y) of one CRS (WKT) to another, non-finite where it cannot.
+
+    Raises GeometryError when PROJ knows no way.
+    """
+    if source is None or target is None or same_crs(source, target):
+        return lambda x, y: (x, y)
+    try:
+        transformer = Transformer.from_crs(CRS.from_wkt(source), CRS.from_wkt(target), always_xy=True)
+    except (CRSError, ProjError) as error:
+        raise GeometryError(
+            f"no transformation is known between the CRS of PAN and MS: {error}",
+            "bring MS to the CRS of PAN first, for example with gdalwarp -t_srs",
+        ) from error
+
+    def transform(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+        out_x, out_y = transformer.transform(x, y)
+        return np.asarray(out_x), np.asarray(out_y)
+
+    return transform

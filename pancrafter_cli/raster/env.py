@@ -1,0 +1,47 @@
+"""How GDAL is run: bounded cache, and nothing that reaches the user past our own errors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from pancrafter_cli.errors import RasterError
+
+CACHE_MEGABYTES = 256  # GDAL's block cache; without a bound it takes 5 % of the machine's memory
+
+# Without a handler of its own the library's warnings would be printed by logging's last resort.
+logging.getLogger("rasterio").addHandler(logging.NullHandler())
+
+
+@contextmanager
+def gdal_env() -> Iterator[None]:
+    """GDAL settings of this package, for the calling thread; cheap enough for every read and write."""
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES, GDAL_TIFF_INTERNAL_MASK=True):
+        yield
+
+
+@contextmanager
+def opening() -> Iterator[None]:
+    """As gdal_env, without rasterio's warning that a file has no georeferencing: we judge that ourselves."""
+    with gdal_env(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """As gdal_env; whatever goes wrong while `path` is read becomes a RasterError that names the file."""
+    try:
+        with gdal_env():
+            yield
+    except (RasterioError, OSError) as error:
+        raise RasterError(
+            f"{path}: cannot be read: {error.__cause__ or error}",
+            "the file is damaged or was cut short; copy or download it again",
+        ) from error

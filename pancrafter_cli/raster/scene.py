@@ -1,0 +1,210 @@
+"""A scene: PAN and MS opened, checked, and related to each other; pixels are read by the window."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pancrafter_cli.errors import RasterError, UsageError
+from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap, grid_map
+from pancrafter_cli.raster.align import Placement, SceneOptions, overlap_window, place
+from pancrafter_cli.raster.inputs import Block, RasterFile, open_raster
+from pancrafter_cli.raster.spec import OutputSpec, as_dtype
+from pancrafter_cli.raster.stack import BandStack
+from pancrafter_cli.raster.statistics import SceneStatistics, measure
+
+__all__ = ["Scene", "SceneOptions", "SceneStatistics", "open_scene"]
+
+NO_OPTIONS = SceneOptions()
+
+
+class Scene:
+    """One PAN and one MS raster of the same place, on the PAN grid cut to where both lie.
+
+    `grid` is the output grid, `ms_map` takes its pixels to the pixels that `read_ms` counts, `files` are all
+    files that reading depends on. May be used by several threads; reads wait for each other.
+    """
+
+    def __init__(self, pan: RasterFile, ms: BandStack, options: SceneOptions = NO_OPTIONS) -> None:
+        self._pan, self._ms = pan, ms
+        self._lock = threading.RLock()
+        self._placement: Placement = place(pan, ms, options)
+        top, left, height, width = overlap_window(pan, ms, self._placement.grid)
+        self._pan_origin = top, left
+        self.grid: Grid = pan.grid.window(top, left, height, width)
+        self.ms_map: GridMap = grid_map(self.grid, self._placement.grid)
+        self.ratio = self.ms_map.ratio
+        self.bands = ms.bands
+        self.dtype = ms.dtype
+        self.warped = self._placement.warped
+        self.files: tuple[Path, ...] = tuple(f for r in (pan, *ms.sources) for f in r.files)
+        _share_nodata(pan, ms)
+        self.nodata, self.needs_mask = _output_validity(pan, ms, self.warped)
+        self._nearest = nearest_pixels(self.ms_map.rows), nearest_pixels(self.ms_map.cols)
+
+    @property
+    def ms_grid(self) -> Grid:
+        """The grid that `read_ms` counts in: that of the MS files, or of MS warped parallel to PAN."""
+        return self._placement.grid
+
+    @property
+    def output(self) -> OutputSpec:
+        """What the product must carry besides its pixels."""
+        return OutputSpec(self.grid, self.dtype, self._ms.facts, self.nodata, self.needs_mask)
+
+    @cached_property
+    def statistics(self) -> SceneStatistics:
+        """Scale, band matching and means of the scene; measured once, from a bounded part of a large scene.
+
+        Raises RasterError when no pixel is valid in both PAN and MS.
+        """
+        return measure(self)
+
+    def read_pan(self, row: int, col: int, height: int, width: int) -> Block:
+        """PAN in a window of the output grid: (1, h, w) in DN, 0 where invalid; which are valid (1, h, w).
+
+        Raises RasterError when the file cannot be read and ValueError when the window does not lie inside.
+        """
+        _check_inside(row, col, height, width, self.grid)
+        with self._lock:
+            return self._pan.read(row + self._pan_origin[0], col + self._pan_origin[1], height, width)
+
+    def read_ms(self, row: int, col: int, height: int, width: int) -> Block:
+        """MS in a window of `ms_grid`: (C, h, w) in DN, 0 where invalid, and which are valid (C, h, w).
+
+        Raises RasterError when a file cannot be read and ValueError when the window does not lie inside.
+        """
+        _check_inside(row, col, height, width, self.ms_grid)
+        with self._lock:
+            return self._placement.source.read(row, col, height, width)
+
+    def ms_window_under(self, row: int, col: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Window (row, col, height, width) of the MS pixels under a window of the output grid."""
+        _check_inside(row, col, height, width, self.grid)
+        rows, cols = self._nearest[0][row : row + height], self._nearest[1][col : col + width]
+        top, left = int(rows.min()), int(cols.min())
+        return top, left, int(rows.max()) - top + 1, int(cols.max()) - left + 1
+
+    def window_over(self, row: int, col: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Window (row, col, height, width) of the output pixels whose centres lie in a window of MS pixels.
+
+        Height or width is 0 when there are none.
+        """
+        top, tall = _run(self._nearest[0], row, row + height)
+        left, wide = _run(self._nearest[1], col, col + width)
+        return top, left, tall, wide
+
+    def combine_valid(
+        self,
+        row: int,
+        col: int,
+        pan_valid: NDArray[np.bool_],
+        ms_valid: NDArray[np.bool_],
+        ms_row: int,
+        ms_col: int,
+    ) -> NDArray[np.bool_]:
+        """Combine what was read to valid (C, h, w) on the output grid: PAN (1, h, w) at row, col, and MS.
+
+        An output pixel is valid in a band where PAN is and the MS pixel under its centre is; the MS window
+        (C, ..., ...), which starts at ms_row, ms_col, must hold all of those (`ms_window_under`).
+        """
+        height, width = pan_valid.shape[-2:]
+        rows = self._nearest[0][row : row + height] - ms_row
+        cols = self._nearest[1][col : col + width] - ms_col
+        return pan_valid & ms_valid[:, rows[:, None], cols[None, :]]
+
+    def valid(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_]:
+        """Which pixels of a window of the output grid are valid, per band: (C, h, w)."""
+        window = self.ms_window_under(row, col, height, width)
+        pan_valid = self.read_pan(row, col, height, width)[1]
+        return self.combine_valid(row, col, pan_valid, self.read_ms(*window)[1], window[0], window[1])
+
+    def close(self) -> None:
+        """Close all files."""
+        with self._lock:
+            for file in (self._pan, *self._ms.sources):
+                file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_scene(pan: Path, ms: Sequence[Path], options: SceneOptions = NO_OPTIONS) -> Scene:
+    """Open PAN and MS (one multi-band file, or files of one grid whose bands are taken in order).
+
+    The scene is a context manager. Raises RasterError for files that cannot serve, GeometryError when they
+    cannot be brought onto one grid, and UsageError for options that do not apply.
+    """
+    if not ms:
+        raise UsageError("no MS file is given", "name one multi-band file or several single-band files after PAN")
+    with ExitStack() as opened:
+        pan_file = open_raster(Path(pan))
+        opened.callback(pan_file.close)
+        if pan_file.bands != 1:
+            raise RasterError(
+                f"{pan_file.path}: has {pan_file.bands} bands; expected PAN, which has one",
+                "PAN comes first, then MS; a single band is cut out with: gdal_translate -b 1 IN OUT",
+            )
+        ms_files = []
+        for path in ms:
+            ms_files.append(open_raster(Path(path)))
+            opened.callback(ms_files[-1].close)
+        scene = Scene(pan_file, BandStack(ms_files), options)
+        opened.pop_all()
+    return scene
+
+
+def nearest_pixels(axis: AxisMap) -> NDArray[np.int64]:
+    """For each target pixel of an axis, the source pixel under its centre (target size,)."""
+    centres = axis.scale * (np.arange(axis.dst_size) + 0.5) + axis.offset
+    # A centre on the border of two source pixels goes to the later one, whatever rounding says.
+    nearest: NDArray[np.int64] = np.floor(centres + 1e-9).astype(np.int64)
+    return nearest.clip(0, axis.src_size - 1)
+
+
+def _run(nearest: NDArray[np.int64], start: int, stop: int) -> tuple[int, int]:
+    """First index and number of those with start <= nearest < stop; nearest is monotonic."""
+    found = np.flatnonzero((nearest >= start) & (nearest < stop))
+    return (int(found[0]), len(found)) if len(found) else (0, 0)
+
+
+def _share_nodata(pan: RasterFile, ms: BandStack) -> None:
+    """Apply the nodata of MS to a PAN that says nothing: products ship as pairs with one collar value."""
+    values = {value for value in ms.nodata if value is not None}
+    if len(values) == 1 and pan.nodata[0] is None and not pan.masked:
+        pan.assume_nodata(values.pop())
+
+
+def _output_validity(pan: RasterFile, ms: BandStack, warped: bool) -> tuple[float | None, bool]:
+    """(nodata in DN or None, whether a mask is needed) of the output.
+
+    MS's own value, else PAN's if the output can hold it, else NaN for float output; integers without any get
+    a mask if pixels can be invalid at all.
+    """
+    declared = [value for value in ms.nodata if value is not None]
+    declared += [value for value in (as_dtype(v, ms.dtype) for v in pan.nodata if v is not None) if value is not None]
+    if declared:
+        return declared[0], False
+    if np.dtype(ms.dtype).kind == "f":
+        return float("nan"), False
+    can_be_invalid = pan.masked or ms.masked or warped or pan.nodata[0] is not None or pan.dtype.startswith("float")
+    return None, can_be_invalid
+
+
+def _check_inside(row: int, col: int, height: int, width: int, grid: Grid) -> None:
+    """Check that a window lies inside a grid. Raises ValueError otherwise."""
+    if min(row, col) < 0 or min(height, width) < 1 or row + height > grid.height or col + width > grid.width:
+        raise ValueError(f"window {(row, col, height, width)} does not lie inside {grid.shape}")

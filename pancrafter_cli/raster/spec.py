@@ -1,0 +1,51 @@
+"""What the written product must carry besides its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pancrafter_cli.geometry.grid import Grid
+
+DTYPES = ("uint8", "uint16", "int16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class BandFacts:
+    """What a file says about one band; `scale` and `offset` turn DN into `unit`."""
+
+    description: str | None = None
+    colorinterp: str = "undefined"
+    scale: float = 1.0
+    offset: float = 0.0
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """Grid, number format and band facts of the product.
+
+    `nodata` is the value (DN) of invalid pixels, None when there is none; `needs_mask` asks for a mask
+    inside the file, because validity cannot be told by a value.
+    """
+
+    grid: Grid
+    dtype: str
+    bands: tuple[BandFacts, ...]
+    nodata: float | None = None
+    needs_mask: bool = False
+
+
+def as_dtype(value: float, dtype: str) -> float | None:
+    """`value` as a pixel of `dtype` would hold it, or None when no pixel can."""
+    if np.dtype(dtype).kind == "f":
+        if not np.isfinite(value):
+            return float(value)
+        limits = np.finfo(dtype)
+        if abs(value) > float(limits.max) * (1 + 1e-6):
+            return None
+        # Fill values near the largest float are often written with few digits and would round to infinity.
+        return float(np.dtype(dtype).type(np.clip(value, float(limits.min), float(limits.max))))
+    info = np.iinfo(dtype)
+    return float(value) if np.isfinite(value) and value == int(value) and info.min <= value <= info.max else None

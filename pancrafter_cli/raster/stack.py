@@ -1,0 +1,89 @@
+"""Several files of one grid read as one multi-band raster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from pancrafter_cli.errors import RasterError
+from pancrafter_cli.geometry.grid import Grid
+from pancrafter_cli.raster.crs import same_crs
+from pancrafter_cli.raster.inputs import Block, RasterFile
+from pancrafter_cli.raster.spec import BandFacts
+
+_SAME_PLACE_PIXELS = 0.01
+
+
+class Readable(Protocol):
+    """Anything that gives windows of pixels with their validity."""
+
+    def read(self, row: int, col: int, height: int, width: int) -> Block:
+        """Pixels (C, h, w) in DN, 0 where invalid, and which are valid (C, h, w)."""
+
+
+class BandStack:
+    """MS: the spectral bands of one or more files, in the order given.
+
+    Raises RasterError that names the file when one has another grid or dtype than the first.
+    """
+
+    def __init__(self, files: list[RasterFile]) -> None:
+        self.sources = files
+        first = files[0]
+        for other in files[1:]:
+            difference = _difference(first, other)
+            if difference:
+                raise RasterError(
+                    f"{other.path}: {difference} (first MS file: {first.path})",
+                    "MS files must share grid and dtype; use gdalwarp -tr -te or gdal_translate -ot",
+                )
+        self.grid: Grid = first.grid
+        self.dtype = first.dtype
+        self.bands = sum(file.bands for file in files)
+        self.nodata = tuple(value for file in files for value in file.nodata)
+        self.masked = any(file.masked for file in files)
+        self.facts: tuple[BandFacts, ...] = tuple(fact for file in files for fact in _named(file))
+
+    @property
+    def path(self) -> Path:
+        """The first file, which stands for the stack in messages."""
+        return self.sources[0].path
+
+    @property
+    def georeferenced(self) -> bool:
+        """Whether the files say where they lie."""
+        return self.sources[0].georeferenced
+
+    def read(self, row: int, col: int, height: int, width: int) -> Block:
+        """All bands (C, h, w) in DN, 0 where invalid, and which are valid (C, h, w)."""
+        blocks = [file.read(row, col, height, width) for file in self.sources]
+        if len(blocks) == 1:
+            return blocks[0]
+        return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
+
+
+def _named(file: RasterFile) -> tuple[BandFacts, ...]:
+    """List the band facts of a file; a single band without description takes the file's name."""
+    if file.bands == 1 and file.facts[0].description is None:
+        return (replace(file.facts[0], description=file.path.stem),)
+    return file.facts
+
+
+def _difference(first: RasterFile, other: RasterFile) -> str:
+    """How `other` fails to fit `first`, in words; empty when it fits."""
+    a, b = first.grid, other.grid
+    if other.dtype != first.dtype:
+        return f"its dtype is {other.dtype}, expected {first.dtype}"
+    if a.shape != b.shape:
+        return f"it has {b.width} x {b.height} pixels, expected {a.width} x {a.height}"
+    if (a.crs_wkt is None) != (b.crs_wkt is None) or not same_crs(a.crs_wkt, b.crs_wkt):
+        return "it has another CRS"
+    shift = ~a.transform @ b.transform
+    for corner in ((0, 0), (a.width, 0), (0, a.height), (a.width, a.height)):
+        x, y = shift @ corner
+        if max(abs(x - corner[0]), abs(y - corner[1])) > _SAME_PLACE_PIXELS:
+            return f"its transform is {tuple(b.transform[:6])}, expected {tuple(a.transform[:6])}"
+    return ""

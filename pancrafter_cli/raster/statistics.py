@@ -1,0 +1,170 @@
+"""Scene-wide numbers, measured once from a bounded and repeatable part of the scene."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pancrafter_cli.errors import RasterError
+from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights
+from pancrafter_cli.geometry.grid import AxisMap
+from pancrafter_cli.geometry.resample import apply_weights
+from pancrafter_cli.raster.windows import Window, all_windows, spread_windows
+
+if TYPE_CHECKING:
+    from pancrafter_cli.raster.scene import Scene
+
+FloatArray = NDArray[np.float64]
+
+WINDOW = 64  # MS pixels
+MOST_WINDOWS = 100
+_LARGEST_PAN_WINDOW = 2048
+_MOST_SAMPLES = 4_000_000  # for the percentile
+_PERCENTILE = 99.0
+
+
+@dataclass(frozen=True)
+class SceneStatistics:
+    """What networks and classical methods need to know of the whole scene; all in DN.
+
+    `scale` is the 99th percentile of |MS|; `gain` and `offset` (C,) match PAN to the bands, mpan_b =
+    gain_b * pan + offset_b, by least squares of MS on PAN degraded to the MS grid; `ms_mean` is (C,);
+    `valid_fraction` is the share of output pixels that are valid in some band.
+    """
+
+    scale: float
+    gain: FloatArray
+    offset: FloatArray
+    ms_mean: FloatArray
+    pan_mean: float
+    valid_fraction: float
+
+
+class _Sums:
+    """Running sums over the windows, from which the statistics follow."""
+
+    def __init__(self, bands: int, keep_every: int) -> None:
+        self.keep_every = keep_every
+        self.magnitudes: list[NDArray[np.float32]] = []
+        self.ms_count, self.ms_sum = np.zeros(bands), np.zeros(bands)
+        # Of the pairs: count, sums of PAN and MS less their references, and of the products.
+        self.n, self.p, self.m, self.pp, self.pm = (np.zeros(bands) for _ in range(5))
+        self.reference: tuple[float, FloatArray] | None = None
+        self.pixels, self.valid_pixels, self.useful = 0, 0, 0
+
+    def add_ms(self, ms: FloatArray, valid: NDArray[np.bool_]) -> None:
+        """MS samples (C, h, w)."""
+        self.magnitudes.append(np.abs(ms[valid]).astype(np.float32)[:: self.keep_every])
+        self.ms_count += valid.sum(axis=(1, 2))
+        self.ms_sum += (ms * valid).sum(axis=(1, 2))
+
+    def add_pairs(self, pan: FloatArray, ms: FloatArray, use: NDArray[np.bool_]) -> None:
+        """PAN on the MS grid (1, h, w), MS (C, h, w) and which of them count (C, h, w)."""
+        if not use.any():
+            return
+        if self.reference is None:  # sums about a near mean keep their digits
+            self.reference = float(pan[0][use.any(axis=0)].mean()), self.ms_sum / np.maximum(self.ms_count, 1)
+        p = (pan - self.reference[0]) * use
+        m = (ms - self.reference[1][:, None, None]) * use
+        for total, values in ((self.n, use), (self.p, p), (self.m, m), (self.pp, p * p), (self.pm, p * m)):
+            total += values.sum(axis=(1, 2))
+
+    def matching(self) -> tuple[FloatArray, FloatArray, float]:
+        """(gain, offset, mean of PAN); a PAN that is constant gets gain 0 and the band's mean."""
+        ms_mean = self.ms_sum / np.maximum(self.ms_count, 1)
+        if self.reference is None:
+            return np.zeros_like(ms_mean), ms_mean, 0.0
+        n = np.maximum(self.n, 1)
+        p, m = self.p / n, self.m / n
+        variance = self.pp / n - p * p
+        pan_mean = self.reference[0] + p
+        flat = variance <= 1e-10 * (pan_mean**2 + variance) + 1e-30
+        gain = np.where(flat, 0.0, (self.pm / n - p * m) / np.where(flat, 1.0, variance))
+        offset = np.where(self.n > 0, self.reference[1] + m, ms_mean) - gain * pan_mean
+        return gain, offset, float(self.reference[0] + self.p.sum() / max(self.n.sum(), 1))
+
+
+def measure(scene: Scene) -> SceneStatistics:
+    """Statistics of a scene from at most 100 windows of 64 MS pixels, spread evenly over the overlap.
+
+    Should all of those be invalid, the whole scene is searched for ones that are not. Raises RasterError
+    when there is no pixel that is valid in both PAN and MS.
+    """
+    sums = _Sums(scene.bands, max(1, MOST_WINDOWS * WINDOW * WINDOW * scene.bands // _MOST_SAMPLES))
+    spread, others = _windows(scene)
+    for window in spread:
+        _add_window(scene, window, sums)
+    if not sums.useful:
+        for _ in islice((w for w in others if _add_window(scene, w, sums)), MOST_WINDOWS):
+            pass
+    if not sums.useful:
+        raise RasterError(
+            "no pixel is valid in both PAN and MS",
+            "check the nodata values and masks of both (gdalinfo -stats shows them)",
+        )
+    magnitudes = np.concatenate(sums.magnitudes)
+    scale = float(np.percentile(magnitudes, _PERCENTILE)) or float(magnitudes.max()) or 1.0
+    gain, offset, pan_mean = sums.matching()
+    ms_mean = sums.ms_sum / np.maximum(sums.ms_count, 1)
+    return SceneStatistics(scale, gain, offset, ms_mean, pan_mean, sums.valid_pixels / sums.pixels)
+
+
+def _windows(scene: Scene) -> tuple[list[Window], Iterator[Window]]:
+    """Windows of the MS raster to look at, and all there are; both only where the output grid lies."""
+    top, left, height, width = scene.ms_window_under(0, 0, *scene.grid.shape)
+    size = max(4, min(WINDOW, int(_LARGEST_PAN_WINDOW / scene.ratio)))
+
+    def shifted(windows: list[Window] | Iterator[Window]) -> Iterator[Window]:
+        return ((row + top, col + left, h, w) for row, col, h, w in windows)
+
+    return (
+        list(shifted(spread_windows(height, width, size, MOST_WINDOWS))),
+        shifted(all_windows(height, width, size)),
+    )
+
+
+def _add_window(scene: Scene, window: Window, sums: _Sums) -> bool:
+    """Add a window of MS pixels and the PAN under it; tells whether any output pixel in it is valid."""
+    over = scene.window_over(*window)
+    area = over[2] * over[3]
+    sums.pixels += area
+    stored, ms_valid = scene.read_ms(*window)
+    if not area or not ms_valid.any():
+        return False
+    valid = int(scene.valid(*over).any(axis=0).sum())
+    sums.valid_pixels += valid
+    if not valid:
+        return False
+    sums.useful += 1
+    ms = stored.astype(np.float64)
+    sums.add_ms(ms, ms_valid)
+    pan, supported = _pan_on_ms(scene, window)
+    sums.add_pairs(pan, ms, ms_valid & supported)
+    return True
+
+
+def _pan_on_ms(scene: Scene, window: Window) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """PAN degraded to a window of MS pixels (1, h, w), and which of those draw on valid PAN pixels only."""
+    row, col, height, width = window
+    inverse = scene.ms_map.inverse()
+    rows = degrade_weights(inverse.rows, row, row + height, DEFAULT_MS_GAIN)
+    cols = degrade_weights(inverse.cols, col, col + width, DEFAULT_MS_GAIN)
+    pan, valid = scene.read_pan(rows.first, cols.first, rows.matrix.shape[1], cols.matrix.shape[1])
+    low: FloatArray = apply_weights(rows.matrix, cols.matrix, pan.astype(np.float64)).astype(np.float64)
+    on_pan = _centres_inside(inverse.rows, row, height)[:, None] & _centres_inside(inverse.cols, col, width)
+    if valid.all():
+        return low, on_pan[None]
+    touched = [(axis.matrix != 0).astype(np.float64) for axis in (rows, cols)]
+    gaps = apply_weights(touched[0], touched[1], (~valid).astype(np.float64))
+    return low, (gaps < 0.5) & on_pan
+
+
+def _centres_inside(axis: AxisMap, start: int, size: int) -> NDArray[np.bool_]:
+    """Whether the centres of target pixels start..start+size-1 lie inside the source (size,)."""
+    centres = axis.scale * (np.arange(start, start + size) + 0.5) + axis.offset
+    return (centres > 0) & (centres < axis.src_size)

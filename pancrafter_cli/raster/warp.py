@@ -1,0 +1,146 @@
+"""MS in another CRS, or rotated, seen on a grid parallel to the PAN axes."""
+
+from __future__ import annotations
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+
+from pancrafter_cli.errors import GeometryError
+from pancrafter_cli.geometry.grid import Grid
+from pancrafter_cli.geometry.resample import cubic_kernel
+from pancrafter_cli.raster.crs import FloatArray, PointMap, point_map
+from pancrafter_cli.raster.inputs import Block
+from pancrafter_cli.raster.stack import BandStack
+
+_MARGIN = 4  # MS pixels kept around PAN, more than any resampling kernel reaches
+
+
+class WarpedRaster:
+    """Windows of a raster resampled (cubic) onto a grid that is not parallel to its own.
+
+    This is done here and not by GDAL's warper because the warper takes every band labelled alpha for one and
+    widens the valid area by what its kernel reaches. Here a pixel is valid when the source pixel under its
+    centre is, each band for itself, and invalid pixels have no weight.
+    """
+
+    def __init__(self, source: BandStack, grid: Grid) -> None:
+        self._source = source
+        self.grid = grid
+        self._to_source = _pixel_map(grid, source.grid)
+
+    def read(self, row: int, col: int, height: int, width: int) -> Block:
+        """Bands (C, h, w) in DN, 0 where invalid, and which are valid (C, h, w)."""
+        grid = self._source.grid
+        x, y = np.meshgrid(np.arange(col, col + width) + 0.5, np.arange(row, row + height) + 0.5)
+        x, y = self._to_source(x, y)
+        with np.errstate(invalid="ignore"):
+            inside = np.isfinite(x) & np.isfinite(y) & (x >= 0) & (y >= 0) & (x < grid.width) & (y < grid.height)
+        shape = (self._source.bands, height, width)
+        if not inside.any():
+            return np.zeros(shape, np.float32), np.zeros(shape, bool)
+        top, bottom = _taps(y[inside], grid.height)
+        left, right = _taps(x[inside], grid.width)
+        image, valid = self._source.read(top, left, bottom - top, right - left)
+        centre_y, centre_x = np.where(inside, y, top + 0.5) - top, np.where(inside, x, left + 0.5) - left
+        sampled, known = sample_cubic(image, valid, centre_y, centre_x)
+        known &= inside
+        sampled[~known] = 0
+        return sampled, known
+
+
+def sample_cubic(image: NDArray[np.float32], valid: NDArray[np.bool_], y: FloatArray, x: FloatArray) -> Block:
+    """Image (C, h, w), 0 where invalid, at continuous pixel coordinates y, x (M, N), which must lie inside.
+
+    Cubic where all 16 neighbours are valid, else bilinear over the valid ones of the nearest four (positive
+    weights, so that a gap cannot make overshoot). Valid (C, M, N) where the pixel underneath is.
+    """
+    _, h, w = image.shape
+    row, col = np.floor(y - 0.5).astype(int), np.floor(x - 0.5).astype(int)
+    dy, dx = y - 0.5 - row, x - 0.5 - col
+    shape = (image.shape[0], *y.shape)
+    cubic, linear, weight = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    complete = np.ones(shape, bool)
+    for j in range(-1, 3):
+        for i in range(-1, 3):
+            at = np.clip(row + j, 0, h - 1), np.clip(col + i, 0, w - 1)
+            values, known = image[:, at[0], at[1]], valid[:, at[0], at[1]]
+            cubic += cubic_kernel(j - dy) * cubic_kernel(i - dx) * values
+            near = np.maximum(0, 1 - np.abs(j - dy)) * np.maximum(0, 1 - np.abs(i - dx))
+            linear += near * values
+            weight += near * known
+            complete &= known
+    under = np.clip(np.floor(y).astype(int), 0, h - 1), np.clip(np.floor(x).astype(int), 0, w - 1)
+    known = valid[:, under[0], under[1]]
+    sampled = np.where(complete, cubic, linear / np.where(weight > 0, weight, 1))
+    return sampled.astype(np.float32), known
+
+
+def parallel_grid(pan: Grid, ms: Grid) -> Grid:
+    """Make the grid, parallel to the PAN axes and with MS's pixel size, of the part of MS around PAN.
+
+    Raises GeometryError when MS lies elsewhere or cannot be transformed.
+    """
+    to_ms, to_pan = _pixel_map(pan, ms), _pixel_map(ms, pan)
+    middle = np.array([pan.width / 2, pan.height / 2])
+    px, py = to_ms(middle[0] + np.array([0.5, -0.5, 0, 0]), middle[1] + np.array([0, 0, 0.5, -0.5]))
+    jacobian = np.array([[px[0] - px[1], px[2] - px[3]], [py[0] - py[1], py[2] - py[3]]])
+    outline = np.stack(to_pan(*_outline(ms)))
+    if not np.isfinite(jacobian).all() or abs(np.linalg.det(jacobian)) < 1e-12 or not np.isfinite(outline).any():
+        raise GeometryError(
+            "PAN and MS lie in places that cannot be transformed into each other",
+            "check that both files carry the right CRS (gdalinfo shows it)",
+        )
+    # Edges of one MS pixel in PAN pixels; for any rotation the pixel keeps its size.
+    step_x, step_y = np.hypot(*np.linalg.inv(jacobian).T)
+    if not np.isfinite(outline).all():  # part of MS has no place in the CRS of PAN
+        outline = np.array([[0.0, pan.width], [0.0, pan.height]])
+    left = max(outline[0].min(), -_MARGIN * step_x)
+    right = min(outline[0].max(), pan.width + _MARGIN * step_x)
+    top = max(outline[1].min(), -_MARGIN * step_y)
+    bottom = min(outline[1].max(), pan.height + _MARGIN * step_y)
+    if right <= left or bottom <= top:
+        raise GeometryError("PAN and MS do not overlap", "check that they show the same place (gdalinfo)")
+    transform = pan.transform @ Affine.translation(left, top) @ Affine.scale(step_x, step_y)
+    width, height = (max(1, int(np.ceil(n - 1e-6))) for n in ((right - left) / step_x, (bottom - top) / step_y))
+    return Grid(transform, width, height, pan.crs_wkt)
+
+
+def largest_move(pan: Grid, ms: Grid) -> float:
+    """How far, in PAN pixels, the corners and edges of MS move when its CRS is taken for that of PAN."""
+    x, y = _outline(ms)
+    true_x, true_y = _pixel_map(ms, pan)(x, y)
+    taken_x, taken_y = _apply(~pan.transform @ ms.transform, x, y)
+    move = np.hypot(true_x - taken_x, true_y - taken_y)
+    return float(move.max()) if np.isfinite(move).all() else np.inf
+
+
+def _pixel_map(source: Grid, target: Grid) -> PointMap:
+    """Make a function from pixel coordinates (x, y) of one grid to those of another."""
+    between = point_map(source.crs_wkt, target.crs_wkt)
+
+    def transform(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return _apply(~target.transform, *between(*_apply(source.transform, x, y)))
+
+    return transform
+
+
+def _apply(transform: Affine, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Apply an affine transform to arrays."""
+    t = transform
+    with np.errstate(invalid="ignore"):
+        return t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f
+
+
+def _outline(grid: Grid, points: int = 33) -> tuple[FloatArray, FloatArray]:
+    """Pixel coordinates of points along the four edges of a grid."""
+    t = np.linspace(0, 1, points)
+    x = np.concatenate([t, t, 0 * t, 0 * t + 1]) * grid.width
+    y = np.concatenate([0 * t, 0 * t + 1, t, t]) * grid.height
+    return x, y
+
+
+def _taps(coordinates: FloatArray, size: int) -> tuple[int, int]:
+    """First and one past last source pixel that cubic sampling at these coordinates uses."""
+    first, last = int(np.floor(coordinates.min() - 0.5)) - 1, int(np.floor(coordinates.max() - 0.5)) + 2
+    return max(0, first), min(size, last + 1)

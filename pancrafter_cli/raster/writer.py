@@ -1,0 +1,262 @@
+"""Writing the product: streamed, checked, and in place only once it is complete."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, Compression
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from pancrafter_cli.errors import OutputError
+from pancrafter_cli.raster.encode import encode
+from pancrafter_cli.raster.env import gdal_env, opening
+from pancrafter_cli.raster.spec import BandFacts, OutputSpec
+
+TILE = 256
+# With all bands in one tile a strip of rows completes tiles in one go and viewers get three bands at a time.
+# With very many bands such tiles outgrow the cache and a single band costs a read of all.
+_MOST_BANDS_PER_TILE = 16
+_SIDECARS = (".aux.xml", ".msk", ".ovr")
+
+
+def check_output(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False) -> Path:
+    """Find the place to write to, links followed. Raises OutputError when it cannot or should not be."""
+    target = Path(path).resolve()
+    if target.suffix.lower() not in (".tif", ".tiff"):
+        raise OutputError(f"{path}: the output is a GeoTIFF", "give a name that ends in .tif or .tiff")
+    if target.is_dir():
+        raise OutputError(f"{path}: is a folder", "give the name of a file")
+    for source in inputs:
+        if target == Path(source).resolve() or (target.exists() and Path(source).exists() and target.samefile(source)):
+            raise OutputError(f"{path}: is one of the inputs ({source})", "write to another name")
+    if target.exists() and not overwrite:
+        raise OutputError(f"{path}: exists already", "use --overwrite to replace it, or another name")
+    if not target.parent.is_dir():
+        raise OutputError(f"{path}: there is no folder {target.parent}", "create it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: the folder {target.parent} cannot be written to", "choose another folder")
+    return target
+
+
+class SceneWriter:
+    """Takes blocks of the sharpened image in any order and makes a GeoTIFF of them.
+
+    `inputs` are files that must not be overwritten, `tags` metadata for the file. A context manager: on
+    success the finished and checked file takes its name, on any exception nothing is left. Blocks that start
+    and end on multiples of TILE are the fastest. Not for several threads at a time. Memory is bounded by
+    GDAL's block cache. Raises OutputError when nothing can or should be written at `path`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        spec: OutputSpec,
+        *,
+        inputs: Iterable[Path] = (),
+        overwrite: bool = False,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        target = check_output(path, inputs, overwrite)
+        self.spec = spec
+        self._target = target
+        self._part = target.with_name(f".{target.name[:80]}.{os.getpid()}.{secrets.token_hex(3)}.part.tif")
+        self._written = 0
+        self._file: Any = None
+        try:
+            self._part.touch(exist_ok=False)
+            with opening():
+                self._file = rasterio.open(self._part, "w", **_creation(spec))
+                _describe(self._file, spec.bands, tags or {})
+        except BaseException as error:
+            self._discard()
+            raise _as_output_error(error, target) from error
+
+    def write(self, row: int, col: int, block: NDArray[np.floating], valid: NDArray[np.bool_]) -> None:
+        """Write a block (C, h, w) in DN and which of its pixels are valid (C, h, w), at row, col of the grid.
+
+        Raises OutputError when the disk is full or a valid pixel is not finite, ValueError when the block
+        does not lie inside the grid.
+        """
+        height, width = block.shape[-2:]
+        grid = self.spec.grid
+        if row < 0 or col < 0 or row + height > grid.height or col + width > grid.width:
+            raise ValueError(f"block {(row, col, height, width)} does not lie inside {grid.shape}")
+        stored = encode(block, valid, self.spec.dtype, self.spec.nodata)
+        window = Window(col, row, width, height)
+        try:
+            with gdal_env():
+                self._file.write(stored, window=window)
+                if self.spec.needs_mask:
+                    self._file.write_mask(valid.any(axis=0), window=window)
+        except (RasterioError, OSError) as error:
+            raise _as_output_error(error, self._target) from error
+        self._written += height * width
+
+    def finish(self) -> None:
+        """Close the file, check that all of it is on disk, and give it its name; the context's end calls it.
+
+        Raises OutputError when the disk was too small or blocks are missing.
+        """
+        try:
+            if self._written < self.spec.grid.height * self.spec.grid.width:
+                raise OutputError(f"{self._target}: only a part of the image was written", "run it again")
+            with gdal_env():
+                self._file.close()
+            _flush_to_disk(self._part)
+            _check_complete(self._part, self.spec)
+            replaced = self._target.exists()
+            self._part.replace(self._target)
+        except BaseException as error:
+            self._discard()
+            raise _as_output_error(error, self._target) from error
+        if replaced:  # overviews, masks and statistics of the old image would be taken for the new one's
+            for name in _beside(self._target):
+                name.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.finish()
+        else:
+            self._discard()
+
+    def _discard(self) -> None:
+        """Close and remove the unfinished file."""
+        with suppress(Exception), gdal_env():
+            if self._file is not None:
+                self._file.close()
+        for name in (self._part, *_beside(self._part)):
+            with suppress(OSError):
+                name.unlink(missing_ok=True)
+
+
+def _creation(spec: OutputSpec) -> dict[str, Any]:
+    """GDAL's creation options.
+
+    Compression stays in the writing thread: with NUM_THREADS, GDAL writes from threads of its own, and a
+    full disk is then noticed by nobody until the file is read.
+    """
+    colours = [band.colorinterp for band in spec.bands]
+    many = len(spec.bands) > _MOST_BANDS_PER_TILE
+    return {
+        "driver": "GTiff",
+        "width": spec.grid.width,
+        "height": spec.grid.height,
+        "count": len(spec.bands),
+        "dtype": spec.dtype,
+        "crs": CRS.from_wkt(spec.grid.crs_wkt) if spec.grid.crs_wkt else None,
+        "transform": spec.grid.transform,
+        "nodata": spec.nodata,
+        "tiled": True,
+        "blockxsize": TILE,
+        "blockysize": TILE,
+        "interleave": "band" if many else "pixel",
+        "compress": _compression(),
+        "predictor": 3 if spec.dtype.startswith("float") else 2,
+        "bigtiff": "IF_SAFER",
+        # Left alone, GDAL calls four 8-bit bands red, green, blue and alpha.
+        "photometric": "RGB" if colours[:3] == ["red", "green", "blue"] else "MINISBLACK",
+        "alpha": "NO",
+    }
+
+
+def _compression() -> str:
+    """ZSTD where this GDAL was built with it."""
+    with gdal_env(), rasterio.MemoryFile() as memory:
+        try:
+            with memory.open(
+                driver="GTiff",
+                width=16,
+                height=16,
+                count=1,
+                dtype="uint8",
+                compress=Compression.zstd.value,
+                transform=rasterio.Affine.scale(2.0),
+            ):
+                return "ZSTD"
+        except (RasterioError, ValueError):
+            return "DEFLATE"
+
+
+def _describe(file: Any, bands: tuple[BandFacts, ...], tags: Mapping[str, str]) -> None:
+    """Band facts and tags into the open file."""
+    file.colorinterp = [_colour(band.colorinterp) for band in bands]
+    file.descriptions = [band.description or "" for band in bands]
+    if any((band.scale, band.offset) != (1.0, 0.0) for band in bands):
+        file.scales = [band.scale for band in bands]
+        file.offsets = [band.offset for band in bands]
+    if any(band.unit for band in bands):
+        file.units = [band.unit or "" for band in bands]
+    if tags:
+        file.update_tags(**tags)
+
+
+def _colour(name: str) -> ColorInterp:
+    """Look up a colour interpretation by name; never alpha."""
+    colour = ColorInterp[name]
+    return ColorInterp.undefined if colour == ColorInterp.alpha else colour
+
+
+def _flush_to_disk(path: Path) -> None:
+    """Make the system write what it still holds, so that a full disk shows now. Raises OSError."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _check_complete(path: Path, spec: OutputSpec) -> None:
+    """Check that every tile lies within the file, as closing one on a full disk says nothing.
+
+    Raises OutputError or RasterioError.
+    """
+    size = path.stat().st_size
+    with opening(), rasterio.open(path) as file:
+        if file.shape != spec.grid.shape or file.count != len(spec.bands):
+            raise OutputError(f"{path}: was not written as asked")
+        planes = range(1, file.count + 1) if file.interleaving.value == "BAND" else (1,)
+        for band in planes:
+            for row in range(-(-file.height // TILE)):
+                for col in range(-(-file.width // TILE)):
+                    offset, length = (
+                        file.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=band) for what in ("OFFSET", "SIZE")
+                    )
+                    if offset is None or length is None or int(offset) + int(length) > size:
+                        raise OutputError(f"the tile at row {row}, column {col} is missing")
+        # The mask is small and has no such index; the last tile of all is read to see that it decodes.
+        last = Window(file.width - 1, file.height - 1, 1, 1)
+        file.read(window=last)
+        if spec.needs_mask:
+            file.dataset_mask()
+
+
+def _beside(path: Path) -> list[Path]:
+    """Files that GDAL keeps next to one."""
+    return [path.with_name(path.name + suffix) for suffix in _SIDECARS]
+
+
+def _as_output_error(error: BaseException, target: Path) -> BaseException:
+    """Choose what to raise: an OutputError that tells the room on the disk, or the error itself."""
+    if isinstance(error, OutputError) or not isinstance(error, RasterioError | OSError):
+        return error
+    free = ""
+    with suppress(OSError):
+        free = f"; {shutil.disk_usage(target.parent).free / 1e6:.1f} MB are free there"
+    return OutputError(
+        f"{target}: cannot be written: {error.__cause__ or error}{free}",
+        "make room or write to another disk, and check that the folder can be written to",
+    )

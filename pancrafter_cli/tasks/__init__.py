@@ -1,0 +1,1 @@
+"""Tasks: one function per command, readable top to bottom."""

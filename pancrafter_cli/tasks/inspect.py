@@ -1,0 +1,133 @@
+"""Looking at a scene the way `sharpen` will, without sharpening it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights
+from pancrafter_cli.geometry.grid import GridMap, overlap
+from pancrafter_cli.geometry.inputs import band_groups
+from pancrafter_cli.geometry.registration import Shift, summarise, window_shifts
+from pancrafter_cli.geometry.resample import apply_weights
+from pancrafter_cli.geometry.sensors import sensor_from_metadata
+from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
+from pancrafter_cli.tasks.sharpen import DEFAULT_BLEND, DEFAULT_HALO, DEFAULT_TILE, estimate_memory
+from pancrafter_cli.zoo import DEFAULT_MODEL, read_spec, resolve
+
+_LOOKS = 4  # windows per axis in which the shift is measured
+_LOOK_SIZE = 128  # MS pixels
+
+
+@dataclass(frozen=True)
+class SceneFacts:
+    """What the tool sees: shapes as (rows, columns), pixel sizes (x, y) in CRS units, shares from 0 to 1.
+
+    correlation: of PAN degraded to the MS grid with each band. shift: measured, not applied. passes: how often a tile
+    goes through the network to cover all bands.
+    """
+
+    pan_shape: tuple[int, int]
+    pan_dtype: str
+    pan_pixel: tuple[float, float]
+    ms_shape: tuple[int, int]
+    ms_pixel: tuple[float, float]
+    bands: int
+    band_names: tuple[str, ...]
+    dtype: str
+    crs: str | None
+    warped: bool
+    ratio: float
+    output_shape: tuple[int, int]
+    overlap: float
+    nodata: float | None
+    valid: float
+    sensor: str | None
+    scale: float
+    correlation: tuple[float, ...]
+    shift: Shift
+    model: str
+    passes: int
+    tile: int
+    tiles: int
+    memory_bytes: int
+
+
+def inspect_scene(
+    pan: Path, ms: tuple[Path, ...], ratio: float | None = None, ms_origin: tuple[float, float] | None = None
+) -> SceneFacts:
+    """Facts of a scene. Raises RasterError, GeometryError or UsageError where `sharpen` would."""
+    with open_scene(pan, ms, SceneOptions(ratio=ratio, ms_origin=ms_origin)) as scene:
+        spec = read_spec(resolve(DEFAULT_MODEL))
+        shift, correlation = _compare(scene)
+        rows, cols = scene.grid.shape
+        return SceneFacts(
+            pan_shape=scene.pan_grid.shape,
+            pan_dtype=scene.pan_dtype,
+            pan_pixel=scene.pan_grid.pixel_size,
+            ms_shape=scene.ms_grid.shape,
+            ms_pixel=scene.ms_grid.pixel_size,
+            bands=scene.bands,
+            band_names=tuple(b.description or f"band {n}" for n, b in enumerate(scene.output.bands, 1)),
+            dtype=scene.dtype,
+            crs=scene.crs_name,
+            warped=scene.warped,
+            ratio=scene.ratio,
+            output_shape=scene.grid.shape,
+            overlap=rows * cols / (scene.pan_grid.width * scene.pan_grid.height),
+            nodata=scene.nodata,
+            valid=scene.statistics.valid_fraction,
+            sensor=sensor_from_metadata(scene.metadata),
+            scale=scene.statistics.scale,
+            correlation=correlation,
+            shift=shift,
+            model=spec.name,
+            passes=len(band_groups(scene.bands, spec.bands)),
+            tile=DEFAULT_TILE,
+            tiles=-(-rows // DEFAULT_TILE) * -(-cols // DEFAULT_TILE),
+            memory_bytes=estimate_memory(
+                spec.config.width, DEFAULT_TILE + DEFAULT_BLEND + 2 * DEFAULT_HALO, scene.bands
+            ),
+        )
+
+
+def _compare(scene: Scene) -> tuple[Shift, tuple[float, ...]]:
+    """Shift between PAN and MS and their correlation per band, from windows spread over the scene."""
+    to_pan = scene.ms_map.inverse()
+    found: list[tuple[float, float]] = []
+    moments = np.zeros((5, scene.bands))  # sums of p, m, pp, mm, pm over valid pixels
+    count = np.zeros(scene.bands)
+    for rows in _looks(*overlap(to_pan.rows)):
+        for cols in _looks(*overlap(to_pan.cols)):
+            low, ms, valid = _pair(scene, to_pan, rows, cols)
+            found += window_shifts(low, ms, np.logical_and.reduce(valid))
+            p = low * valid
+            m = ms * valid
+            moments += np.stack([(a).sum(axis=(1, 2)) for a in (p, m, p * p, m * m, p * m)])
+            count += valid.sum(axis=(1, 2))
+    p1, m1, p2, m2, pm = moments / np.maximum(count, 1)
+    spread = np.sqrt(np.maximum((p2 - p1**2) * (m2 - m1**2), 0))
+    correlation = np.where(spread > 0, (pm - p1 * m1) / np.where(spread > 0, spread, 1), 0.0)
+    return summarise(found), tuple(float(c) for c in correlation)
+
+
+def _pair(
+    scene: Scene, to_pan: GridMap, rows: tuple[int, int], cols: tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """PAN degraded to a window of the MS grid (h, w), MS there (C, h, w), and where both are valid (C, h, w)."""
+    r = degrade_weights(to_pan.rows, *rows, DEFAULT_MS_GAIN)
+    c = degrade_weights(to_pan.cols, *cols, DEFAULT_MS_GAIN)
+    pan, pan_valid = scene.read_pan(r.first, c.first, r.stop - r.first, c.stop - c.first)
+    ms, ms_valid = scene.read_ms(rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0])
+    low: NDArray[np.float64] = apply_weights(r.matrix, c.matrix, pan[0].astype(np.float64))
+    covered = apply_weights(r.matrix, c.matrix, pan_valid[0].astype(np.float64)) > 1 - 1e-9
+    return low, ms.astype(np.float64), ms_valid & covered
+
+
+def _looks(start: int, stop: int) -> list[tuple[int, int]]:
+    size = min(_LOOK_SIZE, stop - start)
+    count = max(1, min(_LOOKS, (stop - start) // size))
+    return [(int(s), int(s) + size) for s in np.linspace(start, stop - size, count)]

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rasterio
+
+from pancrafter_cli.zoo import SUMS_FILE, list_models, models_dir
+from tests.scene_factory import write_pair
+
+
+def pancrafter(*args: object) -> subprocess.CompletedProcess[str]:
+    code = "from pancrafter_cli.cli.main import run; run()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_help_names_every_command_and_loads_no_heavy_library() -> None:
+    code = (
+        "import sys; sys.argv = ['pancrafter', '--help']\n"
+        "from pancrafter_cli.cli.main import run\n"
+        "try: run()\n"
+        "except SystemExit: print('loaded', sorted({'torch', 'rasterio', 'numpy'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert all(name in out for name in ("sharpen", "train", "inspect", "models", "demo"))
+    assert out.strip().endswith("loaded []")
+
+
+@pytest.mark.parametrize("name", ["sharpen", "train", "inspect", "models", "demo"])
+def test_every_command_shows_examples(name: str) -> None:
+    assert f"pancrafter {name}" in pancrafter(name, "--help").stdout
+
+
+def test_sharpen_prints_json_and_stays_silent_otherwise(tmp_path: Path) -> None:
+    write_pair(tmp_path, seed=1, pan_size=64, ratio=4, bands=3)
+    done = pancrafter("sharpen", tmp_path / "pan.tif", tmp_path / "ms.tif", "-o", tmp_path / "o.tif", "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    facts = json.loads(done.stdout)
+    assert (facts["width"], facts["height"], facts["bands"]) == (64, 64, 3)
+    assert facts["valid"] == 1.0
+
+
+def test_data_errors_exit_1_and_usage_errors_exit_2(tmp_path: Path) -> None:
+    write_pair(tmp_path, seed=1, pan_size=64, ratio=4, bands=3)
+    out = tmp_path / "o.tif"
+    missing = pancrafter("sharpen", tmp_path / "no.tif", tmp_path / "ms.tif", "-o", out)
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("error: ")
+    assert "\nhint: " in missing.stderr
+    for wrong in (("--model", "x"), ("--tile", "7"), ("--nonsense",)):
+        done = pancrafter("sharpen", tmp_path / "pan.tif", tmp_path / "ms.tif", "-o", out, *wrong)
+        assert done.returncode == 2, wrong
+        assert "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+def test_inspect_says_what_the_tool_sees(tmp_path: Path) -> None:
+    write_pair(tmp_path, seed=1, pan_size=256, ratio=4, bands=4)
+    done = pancrafter("inspect", tmp_path / "pan.tif", tmp_path / "ms.tif", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["ratio"] == pytest.approx(4)
+    assert facts["output_shape"] == [256, 256]
+    assert abs(facts["shift"]["dx"]) < 0.1
+    assert abs(facts["shift"]["dy"]) < 0.1
+    assert "ratio" in pancrafter("inspect", tmp_path / "pan.tif", tmp_path / "ms.tif").stdout
+
+
+def test_shipped_models_are_intact_and_have_cards() -> None:
+    entries = list_models()
+    assert entries
+    for entry in entries:
+        assert entry.intact
+        assert entry.path.with_name("README.md").is_file()
+    listed = (models_dir() / SUMS_FILE).read_text().split()
+    assert len(listed) == 2 * len(entries)
+    assert pancrafter("models", "--verify").returncode == 0
+    assert pancrafter("models", "nothing").returncode == 2
+
+
+def test_demo_scene_is_sharpened_better_than_it_came(tmp_path: Path) -> None:
+    """The quickstart's three commands on a small demo scene."""
+    assert pancrafter("demo", tmp_path, "--size", 256).returncode == 0
+    with rasterio.open(tmp_path / "ms.tif") as ms, rasterio.open(tmp_path / "pan.tif") as pan:
+        assert ms.shape == (64, 64)
+        assert pan.shape == (256, 256)
+        assert ms.crs == pan.crs
+    sharp = tmp_path / "sharp.tif"
+    assert pancrafter("sharpen", tmp_path / "pan.tif", tmp_path / "ms.tif", "-o", sharp).returncode == 0
+    done = pancrafter("demo", tmp_path, "--sharpened", sharp, "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert (tmp_path / "before-after.png").stat().st_size > 1000
+    before, after = facts["scores"]["MS as delivered"], facts["scores"]["sharpened"]
+    assert after[0] < 0.7 * before[0]
+    again = pancrafter("demo", tmp_path, "--size", 256)
+    assert again.returncode == 1
+    assert "--overwrite" in again.stderr

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pancrafter_cli.networks.attention import local_attention
+from pancrafter_cli.networks.pancrafter import PanCrafter, PanCrafterConfig, receptive_radius
+
+SMALL = PanCrafterConfig(bands=3, width=8, depths=(1, 1, 1), heads=2)
+
+
+def parameters(config: PanCrafterConfig) -> int:
+    return sum(p.numel() for p in PanCrafter(config).parameters())
+
+
+def randomised(config: PanCrafterConfig, seed: int = 0) -> PanCrafter:
+    """A network whose zero-initialised parameters are random too, so that every path carries signal."""
+    torch.manual_seed(seed)
+    network = PanCrafter(config)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    return network.eval()
+
+
+def images(config: PanCrafterConfig, height: int, width: int, seed: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    pan = config.pan_channels
+    return (
+        torch.rand(1, pan, height, width, generator=g),
+        torch.rand(1, config.bands, height, width, generator=g),
+        torch.rand(1, pan, height, width, generator=g),
+    )
+
+
+def test_paper_config_has_the_papers_size() -> None:
+    paper = PanCrafterConfig(bands=8, pan="raw", lowpass_inputs=False)
+    assert 7.16e6 <= parameters(paper) <= 7.22e6
+
+
+def test_extra_input_channels_cost_little() -> None:
+    paper = parameters(PanCrafterConfig(bands=8, pan="raw", lowpass_inputs=False))
+    matched = parameters(PanCrafterConfig(bands=8))
+    assert paper < matched < 1.03 * paper
+
+
+@pytest.mark.parametrize("mode", ["ms", "pan"])
+def test_untrained_network_returns_its_base_exactly(mode: str) -> None:
+    torch.manual_seed(0)
+    mpan, lms, lpan = images(SMALL, 12, 16)
+    out = PanCrafter(SMALL)(mpan, lms, lpan, mode)
+    assert torch.equal(out, lms if mode == "ms" else lpan)
+
+
+def test_raw_pan_is_repeated_for_every_band_in_pan_mode() -> None:
+    config = PanCrafterConfig(bands=3, width=8, depths=(1, 1, 1), heads=2, pan="raw")
+    mpan, lms, lpan = images(config, 8, 8)
+    out = PanCrafter(config)(mpan, lms, lpan, "pan")
+    assert torch.equal(out, lpan.expand(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 7), (8, 4), (13, 30)])
+def test_any_size(height: int, width: int) -> None:
+    out = randomised(SMALL)(*images(SMALL, height, width))
+    assert out.shape == (1, 3, height, width)
+    assert torch.isfinite(out).all()
+
+
+def test_modes_share_weights_but_differ() -> None:
+    network = randomised(SMALL)
+    x = images(SMALL, 16, 16)
+    ms = network(*x, "ms") - x[1]
+    pan = network(*x, "pan") - x[2]
+    assert not torch.allclose(ms, pan, atol=1e-3)
+
+
+def test_every_parameter_learns_in_its_mode() -> None:
+    network = randomised(SMALL).train()
+    x = images(SMALL, 16, 16)
+    (network(*x, "ms").square().mean() + network(*x, "pan").square().mean()).backward()
+    silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert silent == []
+
+
+@pytest.mark.parametrize("config", [SMALL, PanCrafterConfig(bands=2, width=8, depths=(2, 1, 2), heads=2)])
+def test_receptive_radius_by_perturbing_a_pixel(config: PanCrafterConfig) -> None:
+    # In double precision even the farthest influence of a pixel stays above rounding.
+    network = randomised(config).double()
+    radius = receptive_radius(config)
+    size = 2 * radius + 20
+    size += -size % 4
+    base = [t.double() for t in images(config, size, size)]
+    reached = 0
+    with torch.inference_mode():
+        before = network(*base, "ms")
+        for y in range(size // 2, size // 2 + 4):  # every phase a pixel can have on the strided scales
+            moved = [t.clone() for t in base]
+            for t in moved:
+                t[:, :, y, y] += 5.0
+            changed = (network(*moved, "ms") - before).abs().amax(dim=(0, 1)) > 0
+            ys, xs = torch.nonzero(changed, as_tuple=True)
+            reached = max(reached, int((ys - y).abs().max()), int((xs - y).abs().max()))
+    assert reached == radius
+
+
+def test_local_attention_is_softmax_over_the_exact_neighbourhood() -> None:
+    g = torch.Generator().manual_seed(3)
+    q, k, v = (torch.randn(1, 4, 5, 6, generator=g) for _ in range(3))
+    out = local_attention(q, k, v, heads=2)
+    for y, x in ((0, 0), (2, 3), (4, 5), (0, 4)):  # corners and edges see fewer neighbours
+        near = [(j, i) for j in range(y - 1, y + 2) for i in range(x - 1, x + 2) if 0 <= j < 5 and 0 <= i < 6]
+        for head in (slice(0, 2), slice(2, 4)):
+            scores = torch.stack([(q[0, head, y, x] * k[0, head, j, i]).sum() / math.sqrt(2) for j, i in near])
+            weights = scores.softmax(0)
+            expected = sum(w * v[0, head, j, i] for w, (j, i) in zip(weights, near, strict=True))
+            torch.testing.assert_close(out[0, head, y, x], expected)
+
+
+def test_branches_use_their_own_keys() -> None:
+    network = randomised(SMALL)
+    x = images(SMALL, 16, 16)
+    before = network(*x, "ms")
+    for name in ("key_ms", "key_pan", "value_ms", "value_pan"):
+        changed = randomised(SMALL)
+        with torch.no_grad():
+            getattr(changed.bottleneck_attn.attention, name).weight.mul_(-1)
+        assert not torch.allclose(changed(*x, "ms"), before, atol=1e-4), name

@@ -1,0 +1,272 @@
+"""Sharpening real files end to end, with networks small and random enough to show mistakes of tiling and geometry."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+
+from pancrafter_cli import sharpen
+from pancrafter_cli.errors import (
+    DeviceError,
+    GeometryError,
+    ModelError,
+    OutputError,
+    PancrafterError,
+    RasterError,
+    UsageError,
+)
+from pancrafter_cli.geometry.tiling import Tiling
+from pancrafter_cli.networks.pancrafter import PanCrafter, PanCrafterConfig, receptive_radius
+from pancrafter_cli.raster.scene import open_scene
+from pancrafter_cli.runtime.torch_runner import TorchRunner
+from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene, sharpened_tiles
+from pancrafter_cli.zoo import ModelSpec, load_model, save_model
+from tests.scene_factory import write_pair, write_raster
+
+
+def random_model(folder: Path, bands: int = 4, *, trained: bool = True) -> Path:
+    """A model file whose network answers strongly (or, untrained, returns lms)."""
+    torch.manual_seed(0)
+    config = PanCrafterConfig(bands=bands, width=8, depths=(1, 1, 1), heads=2)
+    network = PanCrafter(config)
+    if trained:
+        with torch.no_grad():
+            for p in network.parameters():
+                p.add_(0.1 * torch.randn_like(p))
+    path = folder / "model.safetensors"
+    save_model(path, network.state_dict(), ModelSpec("random", config))
+    return path
+
+
+@dataclass
+class Case:
+    pan: Path
+    ms: Path
+    out: Path
+    model: Path
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    write_pair(tmp_path / "scene", seed=3, pan_size=320, ratio=4, bands=4)
+    return Case(
+        tmp_path / "scene" / "pan.tif", tmp_path / "scene" / "ms.tif", tmp_path / "out.tif", random_model(tmp_path)
+    )
+
+
+def run(case: Case, **options: object) -> np.ndarray:
+    sharpen(case.pan, case.ms, case.out, model=str(case.model), overwrite=True, **options)  # type: ignore[arg-type]
+    with rasterio.open(case.out) as file:
+        return file.read()
+
+
+def whole(case: Case, tiling: Tiling) -> np.ndarray:
+    """The sharpened scene as float32 DN with the given tiling."""
+    with open_scene(case.pan, [case.ms]) as scene:
+        runner = TorchRunner(load_model(str(case.model)), torch.device("cpu"))
+        out = np.full((scene.bands, *scene.grid.shape), np.nan, np.float32)
+        for tile, core, _ in sharpened_tiles(scene, runner, tiling):
+            out[:, slice(*tile.rows.core), slice(*tile.cols.core)] = core
+        return out / scene.statistics.scale
+
+
+@pytest.mark.parametrize("tile", [64, 128, 192])
+def test_tiles_equal_the_whole_image(case: Case, tile: int) -> None:
+    halo = -(-receptive_radius(load_model(str(case.model)).spec.config) // 4) * 4
+    one = whole(case, Tiling(1024, 0, 16))
+    assert np.abs(one).max() < 100
+    tiles = whole(case, Tiling(tile, halo, 16))
+    np.testing.assert_allclose(tiles, one, atol=1e-4)
+    # The test would see a halo that is too small.
+    assert np.abs(whole(case, Tiling(tile, 0, 4)) - one).max() > 1e-3
+
+
+def test_product_lies_on_the_pan_grid_and_keeps_what_ms_says(case: Case) -> None:
+    with rasterio.open(case.ms, "r+") as file:
+        file.descriptions = ("blue", "green", "red", "nir")
+    image = run(case)
+    with rasterio.open(case.out) as out, rasterio.open(case.pan) as pan, rasterio.open(case.ms) as ms:
+        assert out.transform == pan.transform
+        assert out.crs == pan.crs
+        assert out.shape == pan.shape
+        assert out.dtypes == ms.dtypes
+        assert out.descriptions == ("blue", "green", "red", "nir")
+        assert out.profile["tiled"]
+        assert out.compression is not None
+        assert out.tags()["PANCRAFTER_MODEL"] == "random"
+    assert image.shape == (4, 320, 320)
+
+
+@pytest.mark.parametrize("bands", [1, 3, 6, 10])
+def test_any_number_of_bands(tmp_path: Path, bands: int) -> None:
+    write_pair(tmp_path, seed=1, pan_size=64, ratio=4, bands=bands)
+    model = random_model(tmp_path, trained=False)
+    sharpen(tmp_path / "pan.tif", tmp_path / "ms.tif", tmp_path / "out.tif", model=str(model))
+    with rasterio.open(tmp_path / "out.tif") as out, rasterio.open(tmp_path / "ms.tif") as ms:
+        assert out.count == bands
+        # An untrained network returns MS interpolated: every band must come back as itself.
+        for b in range(1, bands + 1):
+            coarse = out.read(b).reshape(16, 4, 16, 4).mean(axis=(1, 3))
+            truth = ms.read(b)
+            assert np.abs(coarse[2:-2, 2:-2] - truth[2:-2, 2:-2]).mean() < 0.1 * truth.std() + 1
+
+
+def test_several_files_equal_one(case: Case, tmp_path: Path) -> None:
+    together = run(case)
+    with rasterio.open(case.ms) as file:
+        profile = file.profile | {"count": 1}
+        singles = []
+        for b in range(1, 5):
+            singles.append(tmp_path / f"B{b}.tif")
+            with rasterio.open(singles[-1], "w", **profile) as single:
+                single.write(file.read(b), 1)
+    sharpen(case.pan, singles, tmp_path / "apart.tif", model=str(case.model))
+    with rasterio.open(tmp_path / "apart.tif") as file:
+        assert np.array_equal(file.read(), together)
+
+
+def test_nodata_neither_leaks_nor_grows(case: Case) -> None:
+    clean = whole(case, Tiling(256, 32, 16))
+    with rasterio.open(case.ms, "r+") as file:
+        ms = file.read()
+        ms[:, 20:40, 30:50] = 0
+        file.write(ms)
+        file.nodata = 0
+    with rasterio.open(case.pan, "r+") as file:
+        pan = file.read()
+        pan[:, 250:260, 100:110] = 65535
+        file.write(pan)
+        file.nodata = 65535
+    image = run(case)
+    hole = np.zeros((320, 320), dtype=bool)
+    hole[80:160, 120:200] = True
+    hole[250:260, 100:110] = True
+    assert np.array_equal(image == 0, np.broadcast_to(hole, image.shape))
+    with open_scene(case.pan, [case.ms]) as scene:
+        scale = scene.statistics.scale
+    # Beside the hole nothing is darkened by its zeros or brightened by PAN's 65535.
+    ring = np.zeros_like(hole)
+    ring[76:164, 116:204] = True
+    ring[246:264, 96:114] = True
+    difference = np.abs(image / scale - clean)[:, ring & ~hole]
+    assert difference.mean() < 0.1
+
+
+EDGE_SIZE = 120
+
+
+@pytest.mark.parametrize("ratio", [2.0, 4.0, 4.015])
+@pytest.mark.parametrize("corner", [0.0, 0.5, 1.3])
+def test_an_edge_comes_out_where_it_is(tmp_path: Path, ratio: float, corner: float) -> None:
+    """The shipped model on a smooth step at a known sub-pixel place; MS's corner is `corner` PAN pixels off PAN's."""
+    edge = 57.3
+    n = int((EDGE_SIZE - 2) / ratio)
+
+    def step(centres: np.ndarray, blur: float) -> np.ndarray:
+        return np.array([0.5 * (1 + math.erf((c - edge) / (blur * 2**0.5))) for c in centres])
+
+    pan = 300 + 500 * step(np.arange(EDGE_SIZE) + 0.5, 0.6)
+    ms = 200 + 400 * step(corner + ratio * (np.arange(n) + 0.5), 0.5 * ratio)
+    for transpose in (False, True):
+        pan_image = np.broadcast_to(pan, (1, EDGE_SIZE, EDGE_SIZE))
+        ms_image = np.broadcast_to(ms, (4, n, n))
+        if transpose:
+            pan_image, ms_image = (i.transpose(0, 2, 1) for i in (pan_image, ms_image))
+        write_raster(tmp_path / "pan.tif", pan_image.astype("float32"), Affine(1, 0, 1000, 0, -1, 2000))
+        write_raster(
+            tmp_path / "ms.tif", ms_image.astype("float32"), Affine(ratio, 0, 1000 + corner, 0, -ratio, 2000 - corner)
+        )
+        sharpen(tmp_path / "pan.tif", tmp_path / "ms.tif", tmp_path / "out.tif", overwrite=True)
+        with rasterio.open(tmp_path / "out.tif") as file:
+            out = file.read()
+            start = file.transform.c - 1000 if not transpose else 2000 - file.transform.f
+        for band in out.transpose(0, 2, 1) if transpose else out:
+            for line in band[30:-30:10]:
+                assert crossing(line, 400.0) + start == pytest.approx(edge, abs=0.05)
+
+
+def crossing(line: np.ndarray, level: float) -> float:
+    """Where a rising line crosses `level`, in pixels from its outer edge."""
+    k = int(np.argmax(line > level))
+    return k - 0.5 + float((level - line[k - 1]) / (line[k] - line[k - 1]))
+
+
+def expect(case: Case, kind: type[PancrafterError], match: str, code: int = 1, **options: object) -> None:
+    before = sorted(p.name for p in case.out.parent.iterdir())
+    with pytest.raises(kind, match=match) as caught:
+        sharpen_scene(
+            SharpenOptions(  # type: ignore[arg-type]
+                **({"pan": case.pan, "ms": (case.ms,), "output": case.out, "model": str(case.model)} | options)
+            )
+        )
+    assert caught.value.exit_code == code
+    assert caught.value.hint
+    assert sorted(p.name for p in case.out.parent.iterdir()) == before, "something was left behind"
+
+
+def test_unusable_models_devices_and_tiles(case: Case, tmp_path: Path) -> None:
+    expect(case, UsageError, "unknown model", 2, model="no-such-model")
+    expect(case, UsageError, "no model at", 2, model=str(tmp_path / "none.safetensors"))
+    expect(case, UsageError, "unknown device", 2, device="quantum")
+    expect(case, UsageError, "multiples of 256", 2, tile=300)
+    expect(case, UsageError, "halo", 2, halo="half")
+    if not torch.cuda.is_available():
+        expect(case, DeviceError, "0 CUDA devices", device="cuda")
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(case.model.read_bytes()[:-40])
+    expect(case, ModelError, "damaged|readable", model=str(damaged))
+    damaged.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00" + b'{"a":1}         ')
+    expect(case, ModelError, "", model=str(damaged))
+
+
+def test_unusable_outputs(case: Case, tmp_path: Path) -> None:
+    expect(case, OutputError, "one of the inputs", output=case.ms)
+    expect(case, OutputError, "no folder", output=tmp_path / "none" / "out.tif")
+    case.out.write_bytes(b"precious")
+    expect(case, OutputError, "exists already")
+    assert case.out.read_bytes() == b"precious"
+
+
+def test_unusable_inputs(case: Case, tmp_path: Path) -> None:
+    expect(case, RasterError, "none.tif", pan=tmp_path / "none.tif")
+    text = tmp_path / "text.tif"
+    text.write_text("not a raster")
+    expect(case, RasterError, "text.tif", pan=text)
+    expect(case, RasterError, "4 bands", pan=case.ms)
+    expect(case, GeometryError, "", pan=case.pan, ms=(case.pan,))
+
+
+def test_a_ratio_no_model_knows_is_refused(case: Case, tmp_path: Path) -> None:
+    write_pair(tmp_path / "far", seed=1, pan_size=120, ratio=12, bands=2)
+    expect(case, GeometryError, "12.00 times", pan=tmp_path / "far" / "pan.tif", ms=(tmp_path / "far" / "ms.tif",))
+
+
+def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
+    write_pair(tmp_path, seed=1, pan_size=2048, ratio=4, bands=4)
+    code = (
+        "from pancrafter_cli.cli.main import run; import sys; sys.argv = ['pancrafter', 'sharpen', "
+        f"'{tmp_path}/pan.tif', '{tmp_path}/ms.tif', '-o', '{tmp_path}/out.tif', '--tile', '256']; run()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out.tif*")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    assert list(tmp_path.glob(".out.tif*")), "the run never began to write"
+    os.kill(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "interrupted" in error
+    assert "Traceback" not in error
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ms.tif", "pan.tif"]

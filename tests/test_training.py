@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from pancrafter_cli.data.config import TrainConfig, read_config
+from pancrafter_cli.data.samples import SampleOptions, draw_bands, draw_sample
+from pancrafter_cli.data.sources import MATCH_RATIOS, Source, load_sources, match_bands
+from pancrafter_cli.errors import TrainingError, UsageError
+from pancrafter_cli.networks.pancrafter import PanCrafterConfig
+from pancrafter_cli.tasks.train import mars_loss, train
+from pancrafter_cli.zoo import load_model
+from tests.scene_factory import write_pair
+
+NETWORK = PanCrafterConfig(bands=2, width=8, depths=(1, 1, 1), heads=2)
+CONFIG = TrainConfig(
+    name="tiny",
+    network=NETWORK,
+    sample=SampleOptions(patch=16, bands=2),
+    steps=6,
+    batch=2,
+    lr=1e-3,
+    warmup=2,
+    bf16=False,
+)
+
+
+@pytest.fixture
+def scene_folder(tmp_path: Path) -> Path:
+    """Two small scenes of three bands."""
+    for seed in (1, 2):
+        write_pair(tmp_path / "scenes" / f"s{seed}", seed=seed, pan_size=128, ratio=4, bands=3)
+    return tmp_path / "scenes"
+
+
+def linear_source(size: int = 96) -> Source:
+    """A source whose bands are exact linear functions of PAN, so that matching is exact."""
+    rng = np.random.default_rng(0)
+    pan = rng.random((size, size), dtype=np.float32) + 1
+    truth = np.stack([2 * pan + 0.5, 0.25 * pan])
+    gain = np.repeat(np.array([[2.0, 0.25]], np.float32), len(MATCH_RATIOS), axis=0)
+    offset = np.repeat(np.array([[0.5, 0.0]], np.float32), len(MATCH_RATIOS), axis=0)
+    return Source("linear", "wald", truth, np.stack([pan, pan]), gain, offset, 4.0)
+
+
+def test_matching_finds_the_regression() -> None:
+    source = linear_source()
+    gain, offset = match_bands(source.truth, source.pans[0], 4.0)
+    assert gain == pytest.approx([2.0, 0.25], rel=1e-4)
+    assert offset == pytest.approx([0.5, 0.0], abs=1e-3)
+
+
+def test_inputs_of_a_linear_scene_are_consistent() -> None:
+    """Without noise, shift and jitter, mpan is the truth and lpan is lms wherever the MTFs agree."""
+    options = SampleOptions(patch=32, bands=2, noise=0.0, pan_shift=0.0, match_jitter=0.0, ms_gain=(0.3, 0.3))
+    for seed in range(20):
+        sample = draw_sample(linear_source(), np.random.default_rng(seed), options)
+        np.testing.assert_allclose(sample.mpan, sample.truth, atol=2e-4)
+        np.testing.assert_allclose(sample.lpan, sample.lms, atol=2e-4)
+        assert np.abs(sample.lms - sample.truth).mean() > 0.01
+
+
+def test_samples_depend_on_the_seed_alone() -> None:
+    one, same, other = (
+        draw_sample(linear_source(), np.random.default_rng(seed), SampleOptions(patch=32, bands=2))
+        for seed in (5, 5, 6)
+    )
+    assert np.array_equal(one.lms, same.lms)
+    assert not np.array_equal(one.lms, other.lms)
+
+
+def test_band_draws_are_valid_and_vary() -> None:
+    rng = np.random.default_rng(0)
+    draws = [tuple(draw_bands(rng, 8, 4)) for _ in range(200)]
+    assert all(len(d) == 4 and set(d) <= set(range(8)) for d in draws)
+    assert len(set(draws)) > 100
+    assert any(len(set(d)) < 4 for d in draws)
+
+
+def test_both_kinds_of_sources_come_out_of_a_scene(scene_folder: Path) -> None:
+    wald, full = load_sources(scene_folder / "s1", ("wald", "resynthesised"))
+    assert wald.truth.shape == (3, 32, 32)
+    assert full.truth.shape == (3, 128, 128)
+    # The fusion keeps the spectra: brought to the MS grid it is MS again.
+    coarse = full.truth.reshape(3, 32, 4, 32, 4).mean(axis=(2, 4))
+    assert np.abs(coarse - wald.truth).mean() < 0.05 * wald.truth.mean()
+
+
+def test_mars_loss_adds_both_modes() -> None:
+    def network(mpan: torch.Tensor, lms: torch.Tensor, lpan: torch.Tensor, mode: str) -> torch.Tensor:
+        return lms if mode == "ms" else lpan
+
+    mpan, lms, lpan, truth = (torch.full((4, 2, 3, 3), v) for v in (1.0, 2.0, 3.0, 2.5))
+    assert float(mars_loss(network, (mpan, lms, lpan, truth), 0.5, 1.0)) == pytest.approx(0.5 + 0.5 * 2.0)
+    assert float(mars_loss(network, (mpan, lms, lpan, truth), 0.0, 1.0)) == pytest.approx(0.5)
+
+
+def test_training_writes_a_model_that_loads(scene_folder: Path, tmp_path: Path) -> None:
+    result = train(replace(CONFIG, scenes=str(scene_folder)), tmp_path / "run")
+    model = load_model(str(result.model))
+    assert result.step == 6
+    assert model.spec.config == NETWORK
+    assert model.spec.training["scenes"] == ["s1", "s2"]
+    # Six steps must have moved the zero-initialised head.
+    assert model.network.head.weight.abs().sum() > 0
+
+
+def test_a_resumed_run_ends_with_the_same_weights(scene_folder: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, scenes=str(scene_folder))
+    whole = train(config, tmp_path / "whole")
+    train(config, tmp_path / "parts", stop_at=2)
+    parts = train(config, tmp_path / "parts")
+    one, other = (safetensors.torch.load_file(r.model) for r in (whole, parts))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(scene_folder: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, scenes=str(scene_folder))
+    train(config, tmp_path / "run", stop_at=1)
+    with pytest.raises(TrainingError, match="another configuration"):
+        train(replace(config, lr=5e-4), tmp_path / "run")
+
+
+def test_a_broken_checkpoint_is_named(scene_folder: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, scenes=str(scene_folder))
+    train(config, tmp_path / "run", stop_at=1)
+    (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(TrainingError, match="not a readable checkpoint"):
+        train(config, tmp_path / "run")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(scene_folder: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, scenes=str(scene_folder), lr=1e30, warmup=1, clip=1e30, steps=40)
+    with pytest.raises(TrainingError, match="not finite"):
+        train(config, tmp_path / "run")
+
+
+def test_no_scene_is_an_error_that_says_what_was_sought(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TrainingError, match="no scene"):
+        train(replace(CONFIG, scenes=str(tmp_path / "empty")), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stepz = 3", "unknown setting stepz"),
+        ("steps = 'many'", "steps = 'many' is str"),
+        ("steps = ", "not TOML"),
+        ("[network]\nbands = 3", "bands"),
+    ],
+)
+def test_config_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_config(path)
+
+
+def test_the_shipped_recipe_reads() -> None:
+    config = read_config(Path(__file__).parents[1] / "examples" / "train-universal-small.toml", "somewhere")
+    assert config.network.bands == config.sample.bands == 4
+    assert config.scenes == "somewhere"
