@@ -9,7 +9,7 @@ import pytest
 import rasterio
 
 from pancrafter_cli.zoo import SUMS_FILE, list_models, models_dir
-from tests.scene_factory import write_pair
+from tests.pairs import write_pair
 
 
 def pancrafter(*args: object) -> subprocess.CompletedProcess[str]:

@@ -33,7 +33,8 @@ from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.runtime.torch_runner import TorchRunner
 from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene, sharpened_tiles
 from pancrafter_cli.zoo import ModelSpec, load_model, save_model
-from tests.scene_factory import write_pair, write_raster
+from tests.pairs import write_pair
+from tests.scene_factory import FileFacts, write_tif
 
 
 def random_model(folder: Path, bands: int = 4, *, trained: bool = True) -> Path:
@@ -184,10 +185,11 @@ def test_an_edge_comes_out_where_it_is(tmp_path: Path, ratio: float, corner: flo
         ms_image = np.broadcast_to(ms, (4, n, n))
         if transpose:
             pan_image, ms_image = (i.transpose(0, 2, 1) for i in (pan_image, ms_image))
-        write_raster(tmp_path / "pan.tif", pan_image.astype("float32"), Affine(1, 0, 1000, 0, -1, 2000))
-        write_raster(
-            tmp_path / "ms.tif", ms_image.astype("float32"), Affine(ratio, 0, 1000 + corner, 0, -ratio, 2000 - corner)
-        )
+        for name, image, transform in (
+            ("pan.tif", pan_image, Affine(1, 0, 1000, 0, -1, 2000)),
+            ("ms.tif", ms_image, Affine(ratio, 0, 1000 + corner, 0, -ratio, 2000 - corner)),
+        ):
+            write_tif(tmp_path / name, image.astype("float32"), FileFacts(transform=transform))
         sharpen(tmp_path / "pan.tif", tmp_path / "ms.tif", tmp_path / "out.tif", overwrite=True)
         with rasterio.open(tmp_path / "out.tif") as file:
             out = file.read()

@@ -15,7 +15,7 @@ from pancrafter_cli.errors import TrainingError, UsageError
 from pancrafter_cli.networks.pancrafter import PanCrafterConfig
 from pancrafter_cli.tasks.train import mars_loss, train
 from pancrafter_cli.zoo import load_model
-from tests.scene_factory import write_pair
+from tests.pairs import write_pair
 
 NETWORK = PanCrafterConfig(bands=2, width=8, depths=(1, 1, 1), heads=2)
 CONFIG = TrainConfig(

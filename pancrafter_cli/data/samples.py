@@ -23,7 +23,7 @@ class SampleOptions:
 
     ratios: (low, high) of the degradation where it is random; a sample's MS gain at Nyquist is drawn from
     `ms_gain`, noise up to `noise` of the scale; `pan_shift` is the standard deviation, in MS pixels, of what
-    a registration may have left between PAN and MS.
+    a registration may have left between PAN and MS; `crisp_share` of the samples show the source's crisp PAN as it is.
     """
 
     patch: int = 64
@@ -31,7 +31,8 @@ class SampleOptions:
     ratios: tuple[float, float] = (1.7, 6.0)
     ms_gain: tuple[float, float] = (0.20, 0.42)
     noise: float = 0.004
-    pan_shift: float = 0.12
+    pan_shift: float = 0.05
+    crisp_share: float = 0.5
     match_jitter: float = 0.03
 
 
@@ -63,7 +64,7 @@ def draw_sample(source: Source, rng: np.random.Generator, options: SampleOptions
     (top, y0, y1), (left, x0, x1) = (_window(rng, size, patch, margin) for size in source.truth.shape[1:])
     bands = draw_bands(rng, source.truth.shape[0], options.bands)
     truth = source.truth[bands, y0:y1, x0:x1]
-    pan = _draw_pan(rng, source, slice(y0, y1), slice(x0, x1), options.pan_shift * ratio)
+    pan = _draw_pan(rng, source, np.s_[y0:y1, x0:x1], options.crisp_share, options.pan_shift * ratio)
 
     phase_y, phase_x = -rng.random(2) * ratio
     axes = (
@@ -144,10 +145,12 @@ def _window(rng: np.random.Generator, size: int, patch: int, margin: int) -> tup
     return start, max(0, start - margin), min(size, start + patch + margin)
 
 
-def _draw_pan(rng: np.random.Generator, source: Source, rows: slice, cols: slice, sigma: float) -> Float32:
-    """A mix of the source's PAN variants, half the time moved by what registration may leave."""
-    mix = np.float32(rng.random())
-    pan = (1 - mix) * source.pans[0, rows, cols] + mix * source.pans[1, rows, cols]
+def _draw_pan(
+    rng: np.random.Generator, source: Source, part: tuple[slice, slice], crisp_share: float, sigma: float
+) -> Float32:
+    """A mix of the source's PANs, half the time moved by what registration may leave (sigma in pixels)."""
+    mix = np.float32(1.0 if rng.random() < crisp_share else rng.random())
+    pan = (1 - mix) * source.pans[0][part] + mix * source.pans[1][part]
     if rng.random() < 0.5:
         dy, dx = np.clip(rng.normal(0, sigma, 2), -3 * sigma, 3 * sigma)
         h, w = pan.shape

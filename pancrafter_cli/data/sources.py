@@ -29,8 +29,6 @@ from pancrafter_cli.raster.scene import Scene, open_scene
 
 Float32 = NDArray[np.float32]
 
-# PAN on the truth's grid is kept with a soft and a crisp aperture; a sample mixes the two.
-_PAN_GAINS = (DEFAULT_PAN_GAIN, 0.45)
 MATCH_RATIOS = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0)
 _MIN_SHIFT, _MAX_SHIFT = 0.05, 2.0  # MS pixels: below is noise, above is no longer the same scene
 _MAX_SPREAD = 0.35
@@ -40,7 +38,7 @@ _MAX_SPREAD = 0.35
 class Source:
     """One image with known truth. All arrays on one grid, in DN / scale.
 
-    truth: (C, H, W); pans: (K, H, W) variants of PAN of which a sample mixes two neighbours;
+    truth: (C, H, W); pans: (2, H, W), a softer and a crisper (or truer) PAN, of which a sample shows a mix;
     gain, offset: (len(MATCH_RATIOS), C), the scene-wide band matching at each degradation ratio.
     """
 
@@ -134,11 +132,16 @@ def _corrected(relation: GridMap, shift: Shift) -> GridMap:
 def _wald_source(name: str, pan: Float32, ms: Float32, relation: GridMap) -> Source:
     to_pan = relation.inverse()
     (r0, r1), (c0, c1) = overlap(to_pan.rows), overlap(to_pan.cols)
-    pans = []
-    for gain in _PAN_GAINS:
-        rows = degrade_weights(to_pan.rows, r0, r1, gain)
-        cols = degrade_weights(to_pan.cols, c0, c1, gain)
-        pans.append(apply_weights(rows.matrix, cols.matrix, pan[rows.first : rows.stop, cols.first : cols.stop]))
+    # As soft as a PAN detector's own aperture, and as crisp as an antialiased cubic reduction.
+    soft = (
+        degrade_weights(to_pan.rows, r0, r1, DEFAULT_PAN_GAIN),
+        degrade_weights(to_pan.cols, c0, c1, DEFAULT_PAN_GAIN),
+    )
+    crisp = cubic_weights(to_pan.rows, r0, r1), cubic_weights(to_pan.cols, c0, c1)
+    pans = [
+        apply_weights(rows.matrix, cols.matrix, pan[rows.first : rows.stop, cols.first : cols.stop])
+        for rows, cols in (soft, crisp)
+    ]
     return _source(name, "wald", ms[:, r0:r1, c0:c1], np.stack(pans), relation.ratio)
 
 

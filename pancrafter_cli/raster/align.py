@@ -15,6 +15,7 @@ from pancrafter_cli.raster.stack import BandStack, Readable
 from pancrafter_cli.raster.warp import WarpedRaster, largest_move, parallel_grid
 
 MIN_RATIO = 1.05
+_MIN_IMPLIED_RATIO = 1.5  # below this, sizes alone are no sign of a PAN and MS pair
 _SAME_PLACE_PIXELS = 0.01
 
 
@@ -133,7 +134,7 @@ def _implied_steps(pan: Grid, ms: Grid) -> tuple[float, float] | None:
     whole = float(round(ratio))
     for step_x, step_y, common in ((whole, whole, whole), (across, down, ratio)):
         fits = abs(pan.width / common - ms.width) <= 1 and abs(pan.height / common - ms.height) <= 1
-        if common >= MIN_RATIO and fits:
+        if common >= _MIN_IMPLIED_RATIO and fits:
             return step_x, step_y
     return None
 

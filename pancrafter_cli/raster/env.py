@@ -13,8 +13,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from pancrafter_cli.errors import RasterError
 
-CACHE_MEGABYTES = 256  # GDAL's block cache; without a bound it takes 5 % of the machine's memory
-
+# Without a bound GDAL's block cache takes 5 % of the machine's memory. Not set through rasterio.Env, which empties
+# the cache each time it is left: blocks would be read again, and half-filled tiles written and written again.
+os.environ.setdefault("GDAL_CACHEMAX", "128")  # megabytes
 # Without a handler of its own the library's warnings would be printed by logging's last resort.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
@@ -22,7 +23,7 @@ logging.getLogger("rasterio").addHandler(logging.NullHandler())
 @contextmanager
 def gdal_env() -> Iterator[None]:
     """GDAL settings of this package, for the calling thread; cheap enough for every read and write."""
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES, GDAL_TIFF_INTERNAL_MASK=True):
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         yield
 
 

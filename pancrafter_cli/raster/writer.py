@@ -15,7 +15,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Compression
+from rasterio.enums import ColorInterp, Compression, Interleaving
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -152,7 +152,6 @@ def _creation(spec: OutputSpec) -> dict[str, Any]:
     Compression stays in the writing thread: with NUM_THREADS, GDAL writes from threads of its own, and a
     full disk is then noticed by nobody until the file is read.
     """
-    colours = [band.colorinterp for band in spec.bands]
     many = len(spec.bands) > _MOST_BANDS_PER_TILE
     return {
         "driver": "GTiff",
@@ -170,8 +169,9 @@ def _creation(spec: OutputSpec) -> dict[str, Any]:
         "compress": _compression(),
         "predictor": 3 if spec.dtype.startswith("float") else 2,
         "bigtiff": "IF_SAFER",
-        # Left alone, GDAL calls four 8-bit bands red, green, blue and alpha.
-        "photometric": "RGB" if colours[:3] == ["red", "green", "blue"] else "MINISBLACK",
+        # Left alone, GDAL calls four 8-bit bands red, green, blue and alpha. Where the first three are said to
+        # be red, green and blue it makes the file RGB by itself; told so here, it would drop what the others are.
+        "photometric": "MINISBLACK",
         "alpha": "NO",
     }
 
@@ -220,28 +220,34 @@ def _flush_to_disk(path: Path) -> None:
 
 
 def _check_complete(path: Path, spec: OutputSpec) -> None:
-    """Check that every tile lies within the file, as closing one on a full disk says nothing.
+    """Check that every tile of image and mask lies within the file: closing one on a full disk says nothing.
 
     Raises OutputError or RasterioError.
     """
-    size = path.stat().st_size
-    with opening(), rasterio.open(path) as file:
-        if file.shape != spec.grid.shape or file.count != len(spec.bands):
-            raise OutputError(f"{path}: was not written as asked")
-        planes = range(1, file.count + 1) if file.interleaving.value == "BAND" else (1,)
-        for band in planes:
-            for row in range(-(-file.height // TILE)):
-                for col in range(-(-file.width // TILE)):
-                    offset, length = (
-                        file.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=band) for what in ("OFFSET", "SIZE")
+    # The mask is the second directory of the TIFF; opened by itself it tells where its tiles are.
+    names = [str(path), f"GTIFF_DIR:2:{path}"] if spec.needs_mask else [str(path)]
+    for name in names:
+        with opening(), rasterio.open(name) as file:
+            if file.shape != spec.grid.shape:
+                raise OutputError(f"{path}: was not written as asked")
+            _check_tiles(file, path.stat().st_size)
+
+
+def _check_tiles(file: Any, size: int) -> None:
+    """Check that all tiles lie within the first `size` bytes. Raises OutputError."""
+    height, width = file.block_shapes[0]
+    planes = range(1, file.count + 1) if file.interleaving == Interleaving.band else (1,)
+    for band in planes:
+        for row in range(-(-file.height // height)):
+            for col in range(-(-file.width // width)):
+                offset, length = (
+                    file.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=band) for what in ("OFFSET", "SIZE")
+                )
+                if offset is None or length is None or int(offset) + int(length) > size:
+                    raise OutputError(
+                        f"the written file lacks its tile at row {row}, column {col}; the disk may be full",
+                        "make room or write to another disk",
                     )
-                    if offset is None or length is None or int(offset) + int(length) > size:
-                        raise OutputError(f"the tile at row {row}, column {col} is missing")
-        # The mask is small and has no such index; the last tile of all is read to see that it decodes.
-        last = Window(file.width - 1, file.height - 1, 1, 1)
-        file.read(window=last)
-        if spec.needs_mask:
-            file.dataset_mask()
 
 
 def _beside(path: Path) -> list[Path]:

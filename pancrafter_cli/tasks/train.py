@@ -161,7 +161,7 @@ def _step(state: _State, batch: Sample, config: TrainConfig) -> float:
     with torch.no_grad():
         for name, value in state.network.state_dict().items():
             state.ema[name].lerp_(value, 1 - decay)
-    return float(loss)
+    return float(loss.detach())
 
 
 def _rate(config: TrainConfig, step: int) -> float:

@@ -1,0 +1,344 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from rasterio.errors import RasterioIOError
+
+from pancrafter_cli.errors import OutputError
+from pancrafter_cli.geometry.grid import Grid
+from pancrafter_cli.raster import writer as writer_module
+from pancrafter_cli.raster.encode import encode
+from pancrafter_cli.raster.spec import BandFacts, OutputSpec
+from pancrafter_cli.raster.writer import SceneWriter, check_output
+from tests.scene_factory import PAN_TRANSFORM, UTM
+
+WKT = rasterio.crs.CRS.from_string(UTM).to_wkt()
+
+
+def make_spec(bands=3, dtype="uint16", shape=(300, 520), **changes) -> OutputSpec:
+    facts = changes.pop("facts", (BandFacts(),) * bands)
+    return OutputSpec(Grid(PAN_TRANSFORM, shape[1], shape[0], WKT), dtype, facts, **changes)
+
+
+def write_strips(target: Path, spec: OutputSpec, image, valid, rows=256, **options) -> None:
+    with SceneWriter(target, spec, **options) as writer:
+        for row in range(0, image.shape[1], rows):
+            writer.write(row, 0, image[:, row : row + rows], valid[:, row : row + rows])
+
+
+def some_image(bands=3, shape=(300, 520), seed=0):
+    return np.random.default_rng(seed).uniform(0, 3000, (bands, *shape)).astype(np.float32)
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+# --- what is in the file
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])
+def test_pixels_come_back_rounded_and_clipped(tmp_path, dtype):
+    image = some_image() - 200
+    spec = make_spec(dtype=dtype)
+    write_strips(tmp_path / "o.tif", spec, image, np.ones(image.shape, bool))
+    with rasterio.open(tmp_path / "o.tif") as file:
+        stored = file.read()
+        assert file.crs == rasterio.crs.CRS.from_string(UTM)
+        assert file.transform.almost_equals(PAN_TRANSFORM)
+        assert file.block_shapes[0] == (256, 256)
+        assert file.compression.value in ("ZSTD", "DEFLATE")
+        assert file.interleaving.value == "PIXEL"
+    assert stored.dtype == dtype
+    if dtype.startswith("float"):
+        assert np.array_equal(stored, image.astype(dtype))
+    else:
+        info = np.iinfo(dtype)
+        assert np.array_equal(stored, np.clip(np.rint(image), info.min, info.max).astype(dtype))
+
+
+def test_blocks_may_come_in_any_order(tmp_path):
+    image = some_image()
+    valid = np.ones(image.shape, bool)
+    with SceneWriter(tmp_path / "o.tif", make_spec(dtype="float32")) as writer:
+        for row, col in ((256, 256), (0, 256), (256, 0), (0, 0)):
+            part = np.s_[:, row : row + 256, col : (col + 256 if col == 0 else 520)]
+            writer.write(row, col, image[part], valid[part])
+    with rasterio.open(tmp_path / "o.tif") as file:
+        assert np.array_equal(file.read(), image)
+
+
+def test_many_bands_are_kept_apart(tmp_path):
+    image = some_image(20, (40, 30))
+    write_strips(tmp_path / "o.tif", make_spec(20, "uint16", (40, 30)), image, np.ones(image.shape, bool))
+    with rasterio.open(tmp_path / "o.tif") as file:
+        assert file.interleaving.value == "BAND"
+        assert np.array_equal(file.read(), np.rint(image).astype("uint16"))
+
+
+def test_invalid_pixels_get_nodata_and_valid_ones_never(tmp_path):
+    image = np.zeros((2, 20, 30), np.float32)
+    valid = np.ones(image.shape, bool)
+    valid[0, 3:5, 4:9] = False
+    image[0, 3:5, 4:9] = 500
+    write_strips(tmp_path / "o.tif", make_spec(2, "uint16", (20, 30), nodata=0.0), image, valid)
+    with rasterio.open(tmp_path / "o.tif") as file:
+        assert file.nodata == 0
+        stored = file.read()
+        assert np.array_equal(file.read_masks() != 0, valid)
+    assert (stored[valid] == 1).all()
+    assert (stored[~valid] == 0).all()
+
+
+def test_nan_as_nodata(tmp_path):
+    image, valid = some_image(1, (20, 30)), np.ones((1, 20, 30), bool)
+    valid[0, 2, 2] = False
+    spec = make_spec(1, "float32", (20, 30), nodata=float("nan"))
+    write_strips(tmp_path / "o.tif", spec, image, valid)
+    with rasterio.open(tmp_path / "o.tif") as file:
+        assert np.isnan(file.nodata)
+        assert np.array_equal(np.isnan(file.read()), ~valid)
+
+
+def test_a_mask_is_written_where_values_cannot_tell(tmp_path):
+    image, valid = some_image(2, (300, 30)), np.ones((2, 300, 30), bool)
+    valid[0, 7, :] = False
+    valid[:, 280, 3] = False
+    write_strips(tmp_path / "o.tif", make_spec(2, "uint16", (300, 30), needs_mask=True), image, valid)
+    assert leftovers(tmp_path) == ["o.tif"]
+    with rasterio.open(tmp_path / "o.tif") as file:
+        assert file.nodata is None
+        assert np.array_equal(file.dataset_mask() != 0, valid.any(axis=0))
+        assert (file.read()[~valid] == 0).all()
+
+
+COLOURS = [
+    ("red", "green", "blue", "nir"),
+    ("blue", "green", "red", "nir"),
+    ("red", "green", "blue", "undefined"),
+    ("gray", "undefined", "undefined", "undefined"),
+]
+
+
+@pytest.mark.parametrize("colours", COLOURS)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_band_facts_and_tags_are_written(tmp_path, colours, dtype):
+    facts = tuple(BandFacts(f"band {c}", c, 0.5 + n, n - 2.0, "W m-2") for n, c in enumerate(colours))
+    image = some_image(4, (20, 30)) / 20
+    spec = make_spec(dtype=dtype, shape=(20, 30), facts=facts)
+    write_strips(tmp_path / "o.tif", spec, image, np.ones(image.shape, bool), tags={"MADE_BY": "test"})
+    with rasterio.open(tmp_path / "o.tif") as file:
+        assert file.descriptions == tuple(f.description for f in facts)
+        assert [c.name for c in file.colorinterp] == list(colours)
+        assert file.scales == tuple(f.scale for f in facts)
+        assert file.offsets == tuple(f.offset for f in facts)
+        assert file.units == tuple(f.unit for f in facts)
+        assert file.tags()["MADE_BY"] == "test"
+    assert leftovers(tmp_path) == ["o.tif"]
+
+
+def test_no_band_is_ever_called_alpha(tmp_path):
+    facts = tuple(BandFacts(colorinterp=c) for c in ("red", "green", "blue", "alpha"))
+    image = some_image(4, (20, 30)) / 20
+    spec = make_spec(dtype="uint8", shape=(20, 30), facts=facts)
+    write_strips(tmp_path / "o.tif", spec, image, np.ones(image.shape, bool))
+    with rasterio.open(tmp_path / "o.tif") as file:
+        assert [c.name for c in file.colorinterp] == ["red", "green", "blue", "undefined"]
+        assert np.array_equal(file.dataset_mask() != 0, np.ones((20, 30), bool))
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_output_without_georeferencing_raises_no_warning(tmp_path):
+    spec = OutputSpec(Grid(Affine.identity(), 30, 20), "uint8", (BandFacts(),))
+    image = some_image(1, (20, 30)) / 20
+    write_strips(tmp_path / "o.tif", spec, image, np.ones(image.shape, bool))
+    assert leftovers(tmp_path) == ["o.tif"]
+
+
+# --- numbers
+
+
+@given(
+    dtype=st.sampled_from(["uint8", "uint16", "int16"]),
+    nodata=st.sampled_from([0, 255, 7, 65535, -32768, 32767]),
+    values=st.lists(st.floats(-40_000, 70_000, width=32), min_size=1, max_size=20),
+    invalid=st.booleans(),
+)
+def test_encoding_keeps_valid_and_invalid_apart(dtype, nodata, values, invalid):
+    info = np.iinfo(dtype)
+    if not info.min <= nodata <= info.max:
+        return
+    block = np.array(values, np.float32).reshape(1, 1, -1)
+    valid = np.ones(block.shape, bool)
+    valid[..., 0] = not invalid
+    stored = encode(block, valid, dtype, nodata)
+    assert np.array_equal(stored != nodata, valid)
+    ideal = np.clip(np.rint(block.astype(np.float64)), info.min, info.max)
+    assert np.abs(stored - ideal)[valid].max(initial=0) <= 1
+
+
+def test_a_collision_moves_to_the_side_it_came_from():
+    block = np.array([[[99.6, 100.0, 100.4]]], np.float32)
+    assert encode(block, np.ones(block.shape, bool), "uint8", 100).tolist() == [[[99, 101, 101]]]
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("float32", 0.0), ("float32", -3.4028234663852886e38), ("float64", 5.0)])
+def test_floats_move_by_the_least_that_survives(dtype, nodata):
+    block = np.full((1, 1, 2), nodata, np.float32)
+    stored = encode(block, np.array([[[True, False]]]), dtype, nodata)
+    assert stored[0, 0, 0] != nodata
+    assert stored[0, 0, 0] == pytest.approx(nodata, rel=1e-6, abs=1e-30)
+    assert stored[0, 0, 1] == nodata
+
+
+def test_numbers_that_are_not_finite_are_refused():
+    block = np.array([[[np.nan, 1.0]]], np.float32)
+    with pytest.raises(OutputError, match="not finite"):
+        encode(block, np.ones(block.shape, bool), "uint8", 0)
+    assert encode(block, np.array([[[False, True]]]), "uint8", 0).tolist() == [[[0, 1]]]
+
+
+# --- what is refused before anything happens
+
+
+def test_an_output_that_is_an_input_is_refused(tmp_path):
+    source = tmp_path / "ms.tif"
+    source.write_bytes(b"x")
+    (tmp_path / "link.tif").symlink_to(source)
+    os.link(source, tmp_path / "hard.tif")
+    for name in ("ms.tif", "link.tif", "hard.tif", "../" + tmp_path.name + "/ms.tif"):
+        with pytest.raises(OutputError, match="one of the inputs"):
+            check_output(tmp_path / name, [source], overwrite=True)
+    assert source.read_bytes() == b"x"
+
+
+def test_an_existing_output_needs_overwrite(tmp_path):
+    (tmp_path / "o.tif").write_bytes(b"old")
+    with pytest.raises(OutputError, match="exists") as caught:
+        check_output(tmp_path / "o.tif")
+    assert "--overwrite" in caught.value.hint
+    assert check_output(tmp_path / "o.tif", overwrite=True) == (tmp_path / "o.tif").resolve()
+
+
+def test_places_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "folder.tif").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    for name, said in (
+        ("o.png", "GeoTIFF"),
+        ("folder.tif", "is a folder"),
+        ("missing/o.tif", "no folder"),
+        ("file/o.tif", "no folder"),
+    ):
+        with pytest.raises(OutputError, match=said):
+            check_output(tmp_path / name)
+
+
+def test_a_folder_without_permission(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere, so the answer is made up
+    with pytest.raises(OutputError, match="cannot be written to"):
+        check_output(tmp_path / "o.tif")
+
+
+# --- nothing half-done is left
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_run_leaves_nothing(tmp_path, error):
+    (tmp_path / "o.tif").write_bytes(b"old")
+    image = some_image()
+
+    def interrupted() -> None:
+        with SceneWriter(tmp_path / "o.tif", make_spec(), overwrite=True) as writer:
+            writer.write(0, 0, image, np.ones(image.shape, bool))
+            assert len(leftovers(tmp_path)) == 2
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert leftovers(tmp_path) == ["o.tif"]
+    assert (tmp_path / "o.tif").read_bytes() == b"old"
+
+
+def test_missing_blocks_are_noticed(tmp_path):
+    image = some_image()
+    with pytest.raises(OutputError, match="only a part"), SceneWriter(tmp_path / "o.tif", make_spec()) as writer:
+        writer.write(0, 0, image[:, :256], np.ones((3, 256, 520), bool))
+    assert leftovers(tmp_path) == []
+
+
+def test_a_block_outside_is_a_bug_of_the_caller(tmp_path):
+    with pytest.raises(ValueError, match="does not lie inside"), SceneWriter(tmp_path / "o.tif", make_spec()) as w:
+        w.write(290, 0, np.zeros((3, 20, 520), np.float32), np.ones((3, 20, 520), bool))
+    assert leftovers(tmp_path) == []
+
+
+def test_overwriting_removes_what_lay_beside_the_old_image(tmp_path):
+    image = some_image(1, (20, 30))
+    for name in ("o.tif", "o.tif.aux.xml", "o.tif.msk", "o.tif.ovr", "o.tif.txt"):
+        (tmp_path / name).write_bytes(b"old")
+    spec = make_spec(1, shape=(20, 30))
+    write_strips(tmp_path / "o.tif", spec, image, np.ones(image.shape, bool), overwrite=True)
+    assert leftovers(tmp_path) == ["o.tif", "o.tif.txt"]
+
+
+def test_a_link_to_another_place_is_followed(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "o.tif").symlink_to(tmp_path / "real" / "there.tif")
+    image = some_image(1, (20, 30))
+    write_strips(tmp_path / "o.tif", make_spec(1, shape=(20, 30)), image, np.ones(image.shape, bool))
+    assert leftovers(tmp_path / "real") == ["there.tif"]
+    assert (tmp_path / "o.tif").is_symlink()
+
+
+def test_a_write_error_is_reported_with_the_room_left(tmp_path, monkeypatch):
+    image = some_image()
+
+    def full(*_args, **_kwargs):
+        raise RasterioIOError("Write failed")
+
+    monkeypatch.setattr(rasterio.io.DatasetWriter, "write", full, raising=False)
+    with pytest.raises(OutputError, match="MB are free"):
+        write_strips(tmp_path / "o.tif", make_spec(), image, np.ones(image.shape, bool))
+    assert leftovers(tmp_path) == []
+
+
+def test_a_disk_that_is_full_at_the_flush_is_noticed(tmp_path, monkeypatch):
+    image = some_image()
+
+    def full(_handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_strips(tmp_path / "o.tif", make_spec(), image, np.ones(image.shape, bool))
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.7, 0.97, 0.9999])
+@pytest.mark.parametrize("needs_mask", [False, True])
+def test_a_file_that_lost_its_end_never_takes_the_name(tmp_path, monkeypatch, keep, needs_mask):
+    image = some_image()
+    valid = np.broadcast_to(np.random.default_rng(1).random(image.shape[1:]) > 0.5, image.shape)
+
+    def cut(path):
+        os.truncate(path, int(path.stat().st_size * keep))
+
+    monkeypatch.setattr(writer_module, "_flush_to_disk", cut)
+    with pytest.raises(OutputError):
+        write_strips(tmp_path / "o.tif", make_spec(needs_mask=needs_mask), image, valid)
+    assert leftovers(tmp_path) == []
+
+
+def test_tiles_are_written_once_even_in_strips_that_cut_them(tmp_path):
+    image = some_image(1, (520, 520))
+    for rows in (256, 50):
+        write_strips(tmp_path / f"{rows}.tif", make_spec(1, shape=(520, 520)), image, np.ones(image.shape, bool), rows)
+    assert (tmp_path / "50.tif").stat().st_size < 1.1 * (tmp_path / "256.tif").stat().st_size
