@@ -3,8 +3,8 @@
 
     python examples/check_product.py sharp.tif pan.tif ms.tif [more MS files]
 
-The product is degraded to the MS grid (MTF gain 0.30 at Nyquist, exact geometry) and compared with MS: per band, the mean
-absolute difference over the band's mean magnitude, on MS pixels whose whole support is valid.
+The product is degraded to the MS grid (MTF gain 0.30 at Nyquist, exact geometry) and compared with MS: per band, the
+mean absolute difference over the band's mean magnitude, on MS pixels whose whole support is valid.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pancrafter_cli.raster.scene import SceneOptions, open_scene
 
 
 def main() -> None:
-    """Print one line of facts and the disagreement of each band in percent."""
+    """Print facts, and the disagreement of each band in percent."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("product", type=Path)
     parser.add_argument("pan", type=Path)
@@ -47,13 +47,11 @@ def main() -> None:
         whole = apply_weights(rows.matrix, cols.matrix, valid.astype(np.float64)[part]) > 1 - 1e-9
         ms, ms_valid = scene.read_ms(r0, c0, r1 - r0, c1 - c0)
         keep = whole & ms_valid
-        percent = [
-            100 * np.abs(l - m)[k].mean() / np.abs(m[k]).mean() for l, m, k in zip(low, ms, keep, strict=True)  # noqa: E741
-        ]
+        percent = [100 * np.abs(a - b)[k].mean() / np.abs(b[k]).mean() for a, b, k in zip(low, ms, keep, strict=True)]
         print(
             f"{options.product.name}: grid {'ok' if same_grid else 'WRONG'}, {product.count} of {scene.bands} bands, "
             f"{product.dtypes[0]} of {scene.dtype}, nodata {product.nodata}, "
-            f"nodata pixels {'exact' if np.array_equal(stored, valid) else 'WRONG'} ({100 * valid.mean():.2f} % valid), "
+            f"nodata pixels {'exact' if np.array_equal(stored, valid) else 'WRONG'}, {100 * valid.mean():.2f} % valid, "
             f"against MS: " + ", ".join(f"{p:.2f} %" for p in percent)
         )
 

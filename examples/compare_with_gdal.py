@@ -111,7 +111,8 @@ def brovey(pan: Path, ms: Path) -> Float32:
     """GDAL's weighted Brovey with equal weights and cubic resampling, (C, H, W)."""
     with rasterio.open(ms) as file:
         bands = "".join(
-            f'<SpectralBand dstBand="{b}"><SourceFilename>{ms}</SourceFilename><SourceBand>{b}</SourceBand></SpectralBand>'
+            f'<SpectralBand dstBand="{b}"><SourceFilename>{ms}</SourceFilename>'
+            f"<SourceBand>{b}</SourceBand></SpectralBand>"
             for b in range(1, file.count + 1)
         )
         nodata = "" if file.nodata is None else f"<NoData>{file.nodata}</NoData>"

@@ -17,7 +17,9 @@ def textured(bands: int, size: int, seed: int) -> NDArray[np.float64]:
     """Truth (C, size, size) of about 100 to 900 DN: blocks, fine texture, and bands that share most of both."""
     rng = np.random.default_rng(seed)
     shared = np.kron(rng.uniform(200, 700, (-(-size // 8), -(-size // 8))), np.ones((8, 8)))[:size, :size]
-    own = np.stack([np.kron(rng.uniform(-60, 60, (-(-size // 16),) * 2), np.ones((16, 16)))[:size, :size] for _ in range(bands)])
+    own = np.stack(
+        [np.kron(rng.uniform(-60, 60, (-(-size // 16),) * 2), np.ones((16, 16)))[:size, :size] for _ in range(bands)]
+    )
     fine = rng.normal(0, 20, (size, size))
     return np.clip(shared * rng.uniform(0.7, 1.2, (bands, 1, 1)) + own + fine, 1, None)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import safetensors.torch
 import torch
 from affine import Affine
 
@@ -27,6 +28,9 @@ from pancrafter_cli.errors import (
     RasterError,
     UsageError,
 )
+from pancrafter_cli.geometry.consistency import consistency_reach
+from pancrafter_cli.geometry.degrade import degrade_weights
+from pancrafter_cli.geometry.grid import AxisMap
 from pancrafter_cli.geometry.tiling import Tiling
 from pancrafter_cli.networks.pancrafter import PanCrafter, PanCrafterConfig, receptive_radius
 from pancrafter_cli.raster.scene import open_scene
@@ -85,7 +89,8 @@ def whole(case: Case, tiling: Tiling) -> np.ndarray:
 
 @pytest.mark.parametrize("tile", [64, 128, 192])
 def test_tiles_equal_the_whole_image(case: Case, tile: int) -> None:
-    halo = -(-receptive_radius(load_model(str(case.model)).spec.config) // 4) * 4
+    reach = receptive_radius(load_model(str(case.model)).spec.config) + consistency_reach(4, 6)
+    halo = -(-reach // 4) * 4
     one = whole(case, Tiling(1024, 0, 16))
     assert np.abs(one).max() < 100
     tiles = whole(case, Tiling(tile, halo, 16))
@@ -117,11 +122,10 @@ def test_any_number_of_bands(tmp_path: Path, bands: int) -> None:
     sharpen(tmp_path / "pan.tif", tmp_path / "ms.tif", tmp_path / "out.tif", model=str(model))
     with rasterio.open(tmp_path / "out.tif") as out, rasterio.open(tmp_path / "ms.tif") as ms:
         assert out.count == bands
-        # An untrained network returns MS interpolated: every band must come back as itself.
+        # Whatever group a band went through, it must come back as itself and not as another one.
+        down = degrade_weights(AxisMap(4, 0.0, 16, 64), 0, 16, 0.3).matrix
         for b in range(1, bands + 1):
-            coarse = out.read(b).reshape(16, 4, 16, 4).mean(axis=(1, 3))
-            truth = ms.read(b)
-            assert np.abs(coarse[2:-2, 2:-2] - truth[2:-2, 2:-2]).mean() < 0.1 * truth.std() + 1
+            assert np.abs(down @ out.read(b) @ down.T - ms.read(b)).mean() < 0.1 * ms.read(b).std()
 
 
 def test_several_files_equal_one(case: Case, tmp_path: Path) -> None:
@@ -229,8 +233,8 @@ def test_unusable_models_devices_and_tiles(case: Case, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(case.model.read_bytes()[:-40])
     expect(case, ModelError, "damaged|readable", model=str(damaged))
-    damaged.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00" + b'{"a":1}         ')
-    expect(case, ModelError, "", model=str(damaged))
+    safetensors.torch.save_file({"weight": torch.zeros(2)}, damaged)
+    expect(case, ModelError, "no PAN-Crafter model", model=str(damaged))
 
 
 def test_unusable_outputs(case: Case, tmp_path: Path) -> None:
@@ -247,7 +251,7 @@ def test_unusable_inputs(case: Case, tmp_path: Path) -> None:
     text.write_text("not a raster")
     expect(case, RasterError, "text.tif", pan=text)
     expect(case, RasterError, "4 bands", pan=case.ms)
-    expect(case, GeometryError, "", pan=case.pan, ms=(case.pan,))
+    expect(case, GeometryError, "swapped|finer|coarser|ratio", pan=case.pan, ms=(case.pan,))
 
 
 def test_a_ratio_no_model_knows_is_refused(case: Case, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def command(
             ("CRS", facts.crs or "none"),
             (
                 "pixel size",
-                f"PAN {facts.pan_pixel[0]:g} x {facts.pan_pixel[1]:g}, MS {facts.ms_pixel[0]:g} x {facts.ms_pixel[1]:g}",
+                ", ".join(("PAN {:g} x {:g}".format(*facts.pan_pixel), "MS {:g} x {:g}".format(*facts.ms_pixel))),
             ),
             ("ratio", f"{facts.ratio:.5g}"),
             ("MS warped", "yes, onto the axes of PAN" if facts.warped else "no"),

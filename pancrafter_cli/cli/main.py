@@ -11,6 +11,8 @@ from pancrafter_cli import __version__
 from pancrafter_cli.cli import demo, inspect, models, sharpen, train
 from pancrafter_cli.errors import PancrafterError
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="pancrafter",
     help="Pansharpening of satellite scenes: PAN and MS in, a sharp multi-band GeoTIFF out.",
@@ -48,9 +50,11 @@ def run() -> None:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("error: interrupted; nothing was written", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:  # typer makes this of Ctrl-C, without a word
+            print("error: interrupted", file=sys.stderr)
+            print("hint: no unfinished output was kept; `train` goes on from its last checkpoint", file=sys.stderr)
+        raise
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does; Python would complain again while closing stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

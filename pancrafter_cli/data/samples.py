@@ -157,7 +157,8 @@ def _draw_pan(
         rows_w = cubic_weights(AxisMap(1.0, float(dy), h, h), 0, h)
         cols_w = cubic_weights(AxisMap(1.0, float(dx), w, w), 0, w)
         pan = apply_weights(rows_w.matrix, cols_w.matrix, pan[rows_w.first : rows_w.stop, cols_w.first : cols_w.stop])
-    return pan.astype(np.float32, copy=False)
+    moved: Float32 = pan.astype(np.float32, copy=False)
+    return moved
 
 
 def _match(
@@ -177,7 +178,7 @@ def _augment(rng: np.random.Generator, sample: Sample) -> Sample:
     bands = sample.truth.shape[0]
     log_gain = rng.uniform(-0.5, 0.5) + rng.uniform(-0.4, 0.4, bands)
     gain = np.exp(np.asarray(log_gain, dtype=np.float32))[:, None, None]
-    offset = rng.uniform(-0.15, 0.15, bands).astype(np.float32)[:, None, None]
+    offset = np.asarray(rng.uniform(-0.15, 0.15, (bands, 1, 1)), dtype=np.float32)
     turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
 
     def change(image: Float32) -> Float32:

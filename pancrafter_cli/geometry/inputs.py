@@ -16,7 +16,7 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class AxisPlan:
-    """Along one axis: the target window, its weights on MS (`up`), and the weights of those MS pixels on PAN (`down`)."""
+    """One axis: the target window, its weights on MS (`up`), and the weights of those MS pixels on PAN (`down`)."""
 
     target: tuple[int, int]
     up: AxisWeights

@@ -25,6 +25,15 @@ def same_crs(a: str | None, b: str | None) -> bool:
         return False
 
 
+def crs_name(wkt: str | None) -> str | None:
+    """Short name of a CRS: its EPSG code where it has one, else what it calls itself."""
+    if wkt is None:
+        return None
+    crs = CRS.from_wkt(wkt)
+    code = crs.to_epsg()
+    return f"EPSG:{code} ({crs.name})" if code else str(crs.name)
+
+
 def point_map(source: str | None, target: str | None) -> PointMap:
     """Make a function that takes coordinates (x, y) of one CRS (WKT) to another, non-finite where it cannot.
 

@@ -48,6 +48,7 @@ class RasterFile:
         self._masked_bands = [_has_own_mask(dataset.mask_flag_enums[b - 1]) for b in self.indexes]
         self.masked = self.alpha is not None or any(self._masked_bands)
         self.facts = tuple(_facts(dataset, b) for b in self.indexes)
+        self.metadata = _metadata(dataset)
         self.files = [Path(name) for name in dataset.files] or [path]
 
     @property
@@ -183,6 +184,13 @@ def _nodata(dataset: Any, band: int, dtype: str) -> float | None:
     """Find the band's nodata as its pixels hold it; None when none is declared or no pixel can have it."""
     declared = dataset.nodatavals[band - 1]
     return None if declared is None else as_dtype(declared, dtype)
+
+
+def _metadata(dataset: Any) -> tuple[str, ...]:
+    """All texts in which a product may name its sensor: the values of the file's tags in every domain."""
+    skipped = {"DERIVED_SUBDATASETS", "IMAGE_STRUCTURE"}
+    domains = [None, *(name for name in dataset.tag_namespaces() if name not in skipped)]
+    return tuple(str(value) for domain in domains for value in dataset.tags(ns=domain).values())
 
 
 def _has_own_mask(flags: list[MaskFlags]) -> bool:

@@ -56,6 +56,21 @@ class Scene:
         return self._placement.grid
 
     @property
+    def pan_grid(self) -> Grid:
+        """The grid of the whole PAN file."""
+        return self._pan.grid
+
+    @property
+    def pan_dtype(self) -> str:
+        """Number format of PAN."""
+        return self._pan.dtype
+
+    @property
+    def metadata(self) -> tuple[str, ...]:
+        """The texts in the files' metadata."""
+        return tuple(text for file in (self._pan, *self._ms.sources) for text in file.metadata)
+
+    @property
     def output(self) -> OutputSpec:
         """What the product must carry besides its pixels."""
         return OutputSpec(self.grid, self.dtype, self._ms.facts, self.nodata, self.needs_mask)

@@ -45,14 +45,14 @@ class TorchRunner:
         self.precision = ("bf16" if device.type == "cuda" else "fp32") if precision == "auto" else precision
         self.network = model.network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.bands = model.spec.bands
-        self._matched = model.spec.config.pan == "matched"
+        self.matched = model.spec.config.pan == "matched"
 
     def sharpen(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:
         """(C, H, W) each, any C, in DN / scale; returns (C, H, W). Raises DeviceError when memory runs out."""
         out = np.empty_like(lms)
         for group in band_groups(len(lms), self.bands):
             shown = list(group.shown)
-            pan_bands = shown if self._matched else [0]
+            pan_bands = shown if self.matched else [0]
             out[list(group.bands)] = self._run(mpan[pan_bands], lms[shown], lpan[pan_bands])[list(group.channels)]
         return out
 

@@ -14,6 +14,7 @@ from pancrafter_cli.geometry.inputs import band_groups
 from pancrafter_cli.geometry.registration import Shift, summarise, window_shifts
 from pancrafter_cli.geometry.resample import apply_weights
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
+from pancrafter_cli.raster.crs import crs_name
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.tasks.sharpen import DEFAULT_BLEND, DEFAULT_HALO, DEFAULT_TILE, estimate_memory
 from pancrafter_cli.zoo import DEFAULT_MODEL, read_spec, resolve
@@ -73,7 +74,7 @@ def inspect_scene(
             bands=scene.bands,
             band_names=tuple(b.description or f"band {n}" for n, b in enumerate(scene.output.bands, 1)),
             dtype=scene.dtype,
-            crs=scene.crs_name,
+            crs=crs_name(scene.grid.crs_wkt),
             warped=scene.warped,
             ratio=scene.ratio,
             output_shape=scene.grid.shape,

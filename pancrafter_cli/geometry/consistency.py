@@ -1,0 +1,84 @@
+"""Consistency with MS: a sharp image, degraded to the MS grid, must be MS again.
+
+Iterated back-projection (Irani and Peleg 1991): the difference between MS and the degraded image is brought to the PAN
+grid and added. All steps but the last addition happen on the MS grid, where they cost next to nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_reach, degrade_weights
+from pancrafter_cli.geometry.grid import AxisMap, GridMap, overlap
+from pancrafter_cli.geometry.resample import CUBIC_SUPPORT, apply_weights, cubic_weights
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ConsistencyAxis:
+    """One axis of a window of the PAN grid: the MS pixels [start, stop) centred in it, and the way down and up."""
+
+    ms: tuple[int, int]
+    down: NDArray[np.float64]
+    up: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ConsistencyPlan:
+    """Rows and columns of a window."""
+
+    rows: ConsistencyAxis
+    cols: ConsistencyAxis
+
+
+def plan_consistency(relation: GridMap, rows: tuple[int, int], cols: tuple[int, int]) -> ConsistencyPlan:
+    """Plan for the PAN-grid window rows x cols, both [start, stop); `relation` maps the PAN grid to MS."""
+    return ConsistencyPlan(_plan_axis(relation.rows, *rows), _plan_axis(relation.cols, *cols))
+
+
+def back_project(plan: ConsistencyPlan, image: Float32, ms: Float32, trusted: NDArray[np.bool_], steps: int) -> Float32:
+    """The image (C, H, W) of the planned window after `steps` back-projections.
+
+    ms, trusted: (C, h, w) of `plan.*.ms`, in the image's unit; MS pixels that are not trusted ask for nothing.
+    """
+    r, c = plan.rows, plan.cols
+    if steps == 0 or ms.size == 0:
+        return image
+    again_r, again_c = r.down @ r.up, c.down @ c.up
+    missing = trusted * (ms - apply_weights(r.down, c.down, image))
+    total = np.zeros_like(missing)
+    for _ in range(steps):
+        total += missing
+        missing = trusted * (missing - apply_weights(again_r, again_c, missing))
+    added: Float32 = image + apply_weights(r.up, c.up, total)
+    return added
+
+
+def consistency_reach(ratio: float, steps: int) -> int:
+    """How far away, in PAN pixels, a pixel can change another one through `steps` back-projections."""
+    return math.ceil(steps * ((CUBIC_SUPPORT + 1) * ratio + degrade_reach(ratio, DEFAULT_MS_GAIN)))
+
+
+def _plan_axis(axis: AxisMap, start: int, stop: int) -> ConsistencyAxis:
+    window = axis.crop_dst(start, stop)
+    first, last = overlap(window.inverse())
+    inner = AxisMap(window.scale, window.offset - first, stop - start, last - first)
+    if last == first:
+        return ConsistencyAxis((0, 0), np.zeros((0, stop - start)), np.zeros((stop - start, 0)))
+    down = degrade_weights(inner.inverse(), 0, last - first, DEFAULT_MS_GAIN)
+    up = cubic_weights(inner, 0, stop - start)
+    return ConsistencyAxis(
+        (first, last), _full(down.matrix, down.first, stop - start), _full(up.matrix, up.first, last - first)
+    )
+
+
+def _full(matrix: NDArray[np.float64], first: int, size: int) -> NDArray[np.float64]:
+    """Weights on a part of the source as weights on all of it."""
+    full = np.zeros((matrix.shape[0], size))
+    full[:, first : first + matrix.shape[1]] = matrix
+    return full
