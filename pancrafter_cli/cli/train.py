@@ -21,6 +21,7 @@ def command(
     config: Path = typer.Argument(..., help="TOML file with the recipe; examples/ has one."),
     run: Path = typer.Option(..., help="Folder of the run: checkpoint, log and model."),
     scenes: str | None = typer.Option(None, help="Folder with one folder per scene (pan.tif, ms.tif)."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
     stop_at: int | None = typer.Option(None, help="Stop after this many steps in all, with a checkpoint."),
     progress: bool | None = typer.Option(
         None, "--progress/--no-progress", help="Progress bar on stderr; default: on a terminal."
@@ -42,7 +43,7 @@ def command(
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{loss:.4f}")
 
-        result = train(recipe, run, stop_at=stop_at, progress=report)
+        result = train(recipe, run, device=device, stop_at=stop_at, progress=report)
     if as_json:
         print_json(result)
     else:

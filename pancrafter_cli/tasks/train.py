@@ -27,6 +27,7 @@ from pancrafter_cli.data.samples import Sample, draw_batch
 from pancrafter_cli.data.sources import Source, load_sources
 from pancrafter_cli.errors import TrainingError
 from pancrafter_cli.networks.pancrafter import PanCrafter
+from pancrafter_cli.runtime.torch_runner import pick_device
 from pancrafter_cli.zoo import WEIGHTS_FILE, ModelSpec, save_model
 
 _CHECKPOINT = "checkpoint.safetensors"
@@ -49,6 +50,7 @@ class _State:
     network: PanCrafter
     optimizer: torch.optim.AdamW
     ema: dict[str, Tensor]
+    device: torch.device
     step: int = 0
     seconds: float = 0.0
 
@@ -57,16 +59,18 @@ def train(
     config: TrainConfig,
     run: Path,
     *,
+    device: str = "auto",
     stop_at: int | None = None,
     progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> TrainResult:
     """Train `config` in the folder `run`, going on from its checkpoint when there is one.
 
-    `stop_at` ends this call early, after that many steps in all, with a checkpoint. `progress` gets (step, steps,
-    loss). Raises TrainingError for unusable scenes, a checkpoint of another recipe, or a loss that is not finite.
+    device: auto, cpu, cuda or cuda:N. `stop_at` ends this call early, after that many steps in all, with a
+    checkpoint. `progress` gets (step, steps, loss). Raises TrainingError for unusable scenes, a checkpoint of another
+    recipe, or a loss that is not finite.
     """
     run.mkdir(parents=True, exist_ok=True)
-    state = _start(config)
+    state = _start(config, pick_device(device))
     _resume(run, config, state)
     sources = gather_sources(config)
     weights = source_weights(sources, config)
@@ -129,16 +133,16 @@ def mars_loss(
     return loss
 
 
-def _start(config: TrainConfig) -> _State:
+def _start(config: TrainConfig, device: torch.device) -> _State:
     torch.manual_seed(config.seed)
-    network = PanCrafter(config.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = PanCrafter(config.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     decayed = [p for p in network.parameters() if p.ndim > 1]
     plain = [p for p in network.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=config.lr
     )
     ema = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    return _State(network, optimizer, ema)
+    return _State(network, optimizer, ema, device)
 
 
 def _step(state: _State, batch: Sample, config: TrainConfig) -> float:
@@ -146,10 +150,10 @@ def _step(state: _State, batch: Sample, config: TrainConfig) -> float:
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     tensors = tuple(
-        torch.from_numpy(a).contiguous(memory_format=torch.channels_last)
+        torch.from_numpy(a).to(state.device).contiguous(memory_format=torch.channels_last)
         for a in (batch.mpan, batch.lms, batch.lpan, batch.truth)
     )
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
+    with torch.autocast(state.device.type, torch.bfloat16, enabled=config.bf16):
         loss = mars_loss(state.network, tensors, config.lam, config.pan_share)  # type: ignore[arg-type]
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -233,7 +237,7 @@ def _resume(run: Path, config: TrainConfig, state: _State) -> None:
             f"{run} holds a run of another configuration", "give another --run folder, or the same configuration"
         )
     state.network.load_state_dict(_part(tensors, "net/"))
-    state.ema.update({k: v.clone() for k, v in _part(tensors, "ema/").items()})
+    state.ema.update({k: v.to(state.device) for k, v in _part(tensors, "ema/").items()})
     saved = state.optimizer.state_dict()
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in _part(tensors, "opt/").items():
