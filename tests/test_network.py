@@ -47,6 +47,25 @@ def test_extra_input_channels_cost_little() -> None:
     assert paper < matched < 1.03 * paper
 
 
+def test_a_plain_head_passes_contrast_on_linearly() -> None:
+    """Without norms on its way, doubling what the embedding adds doubles the answer; with them it does not."""
+    for head, linear in (("plain", True), ("norm", False)):
+        config = PanCrafterConfig(bands=2, width=8, depths=(1, 1, 1), heads=2, head=head)  # type: ignore[arg-type]
+        torch.manual_seed(0)
+        network = PanCrafter(config).eval()
+        with torch.no_grad():
+            network.head.weight.normal_()
+            for block in (*network.encoder1, *network.decoder1):
+                assert block.conv2.weight.abs().sum() == 0
+            network.up1.weight.zero_()
+            network.up1.bias.zero_()
+            for conv in (network.embed, network.decoder1[0].skip, network.head):
+                conv.bias.zero_()
+        x = images(config, 8, 8)
+        once, twice = (network(*(t * k for t in x), "ms") - k * x[1] for k in (1, 2))
+        assert torch.allclose(twice, 2 * once, atol=1e-5) == linear
+
+
 @pytest.mark.parametrize("mode", ["ms", "pan"])
 def test_untrained_network_returns_its_base_exactly(mode: str) -> None:
     torch.manual_seed(0)

@@ -15,7 +15,7 @@ from pancrafter_cli.errors import TrainingError, UsageError
 from pancrafter_cli.geometry.degrade import degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap
 from pancrafter_cli.networks.pancrafter import PanCrafterConfig
-from pancrafter_cli.tasks.train import mars_loss, train
+from pancrafter_cli.tasks.train import mars_loss, pan_samples, train
 from pancrafter_cli.zoo import load_model
 from tests.pairs import write_pair
 
@@ -99,8 +99,16 @@ def test_mars_loss_adds_both_modes() -> None:
         return lms if mode == "ms" else lpan
 
     mpan, lms, lpan, truth = (torch.full((4, 2, 3, 3), v) for v in (1.0, 2.0, 3.0, 2.5))
-    assert float(mars_loss(network, (mpan, lms, lpan, truth), 0.5, 1.0)) == pytest.approx(0.5 + 0.5 * 2.0)
-    assert float(mars_loss(network, (mpan, lms, lpan, truth), 0.0, 1.0)) == pytest.approx(0.5)
+    assert float(mars_loss(network, (mpan, lms, lpan, truth), 0.5, 4)) == pytest.approx(0.5 + 0.5 * 2.0)
+    assert float(mars_loss(network, (mpan, lms, lpan, truth), 0.0, 4)) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.125, 0.3])
+def test_pan_mode_gets_its_share_of_the_samples(share: float) -> None:
+    config = replace(CONFIG, batch=4, pan_share=share)
+    counts = [pan_samples(config, step) for step in range(100)]
+    assert sum(counts) == pytest.approx(100 * 4 * share, abs=1)
+    assert max(counts) - min(counts) <= 1
 
 
 def test_training_writes_a_model_that_loads(scene_folder: Path, tmp_path: Path) -> None:

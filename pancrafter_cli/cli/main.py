@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+# The network's threads have the processor; a second pool, for the small matrices of resampling, only fights them.
+# Must be set before NumPy is first imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import typer
 
 from pancrafter_cli import __version__

@@ -31,7 +31,7 @@ class SampleOptions:
     ratios: tuple[float, float] = (1.7, 6.0)
     ms_gain: tuple[float, float] = (0.20, 0.42)
     noise: float = 0.004
-    pan_shift: float = 0.05
+    pan_shift: float = 0.03
     crisp_share: float = 0.5
     match_jitter: float = 0.03
 

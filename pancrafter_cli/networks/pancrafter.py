@@ -28,6 +28,8 @@ class PanCrafterConfig:
     pan: "matched" takes PAN matched to every band (bands channels); "raw" takes PAN itself (1 channel),
     replicated only where an output or a query needs one channel per band.
     lowpass_inputs: whether the first convolution also sees lpan and pan - lpan (the paper's does not).
+    head: what comes before the last convolution. "norm": LayerNorm and SiLU. "plain": nothing, as in the paper's
+    figure; features then reach the output linearly, and detail scales with contrast without being learned.
     """
 
     bands: int = 4
@@ -36,6 +38,7 @@ class PanCrafterConfig:
     heads: int = 8
     pan: Literal["matched", "raw"] = "matched"
     lowpass_inputs: bool = True
+    head: Literal["norm", "plain"] = "norm"
 
     @property
     def pan_channels(self) -> int:
@@ -150,7 +153,7 @@ class PanCrafter(nn.Module):
         self.decoder2_attn = attn()
         self.up1 = nn.ConvTranspose2d(c, c, 2, stride=2)
         self.decoder1 = nn.ModuleList(ResBlock(2 * c if n == 0 else c, c) for n in range(first))
-        self.head_norm = PixelNorm(c)
+        self.head_norm = nn.Sequential(PixelNorm(c), nn.SiLU()) if config.head == "norm" else nn.Identity()
         self.head = nn.Conv2d(c, bands, 3, padding=1)
         _zero(self.head)
 
@@ -180,7 +183,7 @@ class PanCrafter(nn.Module):
         x = _chain(self.decoder2, torch.cat([self.up2(x), skip2], dim=1), mode)
         x = self.decoder2_attn(x, *half, mode)
         x = _chain(self.decoder1, torch.cat([self.up1(x), skip1], dim=1), mode)
-        out: Tensor = self.head(F.silu(self.head_norm(x)))
+        out: Tensor = self.head(self.head_norm(x))
         return out
 
 

@@ -118,19 +118,24 @@ def source_weights(sources: list[Source], config: TrainConfig) -> NDArray[np.flo
 
 
 def mars_loss(
-    network: Callable[..., Tensor], batch: tuple[Tensor, Tensor, Tensor, Tensor], lam: float, pan_share: float
+    network: Callable[..., Tensor], batch: tuple[Tensor, Tensor, Tensor, Tensor], lam: float, pan_samples: int
 ) -> Tensor:
     """Eq. 4: mean L1 in MS mode plus lam times mean L1 in PAN mode.
 
-    batch: mpan, lms, lpan, truth, each (B, C, H, W). PAN mode runs on the first `pan_share` of it (the paper: all).
+    batch: mpan, lms, lpan, truth, each (B, C, H, W). PAN mode runs on the first `pan_samples` of it (the paper: all).
     """
     mpan, lms, lpan, truth = batch
     loss = (network(mpan, lms, lpan, "ms").float() - truth).abs().mean()
-    count = round(pan_share * len(mpan))
-    if lam > 0 and count:
-        back = network(mpan[:count], lms[:count], lpan[:count], "pan").float()
-        loss = loss + lam * (back - mpan[:count]).abs().mean()
+    if lam > 0 and pan_samples:
+        back = network(mpan[:pan_samples], lms[:pan_samples], lpan[:pan_samples], "pan").float()
+        loss = loss + lam * (back - mpan[:pan_samples]).abs().mean()
     return loss
+
+
+def pan_samples(config: TrainConfig, step: int) -> int:
+    """How many samples of a step's batch also run in PAN mode; over the steps their share is `pan_share`."""
+    share = config.pan_share * config.batch
+    return math.floor(share * (step + 1)) - math.floor(share * step)
 
 
 def _start(config: TrainConfig, device: torch.device) -> _State:
@@ -154,7 +159,7 @@ def _step(state: _State, batch: Sample, config: TrainConfig) -> float:
         for a in (batch.mpan, batch.lms, batch.lpan, batch.truth)
     )
     with torch.autocast(state.device.type, torch.bfloat16, enabled=config.bf16):
-        loss = mars_loss(state.network, tensors, config.lam, config.pan_share)  # type: ignore[arg-type]
+        loss = mars_loss(state.network, tensors, config.lam, pan_samples(config, state.step))  # type: ignore[arg-type]
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.clip)
