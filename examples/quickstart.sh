@@ -2,8 +2,8 @@
 # Makes a virtual environment, installs pancrafter, writes the demo scene, sharpens it, and says where the results are.
 # Usage: ./examples/quickstart.sh [FOLDER]   (default: demo)
 set -euo pipefail
+folder=$(realpath -m "${1:-$(dirname "$0")/../demo}")
 cd "$(dirname "$0")/.."
-folder=${1:-demo}
 python=${PYTHON:-python3}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
   echo "error: $("$python" --version) is too old" >&2

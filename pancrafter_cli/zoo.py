@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from pancrafter_cli.errors import ModelError, UsageError
@@ -40,8 +40,8 @@ class ModelSpec:
     sensor: str = "any"
     ratios: tuple[float, float] = (1.7, 6.0)
     licence: str = "Apache-2.0"
-    network: str = "pancrafter"
-    training: Mapping[str, Any] = field(default_factory=dict)
+    network: Literal["pancrafter"] = "pancrafter"
+    training: dict[str, Any] = field(default_factory=dict)
 
     @property
     def bands(self) -> int:
@@ -88,37 +88,45 @@ def list_models() -> list[ZooEntry]:
     return entries
 
 
+def damaged_models() -> list[str]:
+    """Names in the published list whose weights are missing or have another hash."""
+    return sorted(
+        Path(name).parent.name
+        for name, digest in _read_sums().items()
+        if not (models_dir() / name).is_file() or file_sha256(models_dir() / name) != digest
+    )
+
+
 def resolve(name: str) -> Path:
     """The weights file of a shipped model's name, or of a path to a file or folder. Raises UsageError."""
     given = Path(name)
-    if given.suffix == ".safetensors" or os.sep in name:
-        path = given / WEIGHTS_FILE if given.is_dir() else given
-        if not path.is_file():
-            raise UsageError(
-                f"no model at {given}", "give the path of a .safetensors file, or a name from `pancrafter models`"
-            )
+    if len(given.parts) == 1 and (models_dir() / name / WEIGHTS_FILE).is_file():
+        return models_dir() / name / WEIGHTS_FILE
+    path = given / WEIGHTS_FILE if given.is_dir() else given
+    if path.is_file():
         return path
-    path = models_dir() / name / WEIGHTS_FILE
-    if not path.is_file():
-        known = ", ".join(sorted(p.parent.name for p in models_dir().glob(f"*/{WEIGHTS_FILE}"))) or "none"
-        raise UsageError(f"unknown model '{name}'", f"shipped models: {known}; or give the path of a .safetensors file")
-    return path
+    if path.suffix == ".safetensors" or len(given.parts) > 1:
+        raise UsageError(
+            f"no model at {given}", "give the path of a .safetensors file, or a name from `pancrafter models`"
+        )
+    known = ", ".join(sorted(p.parent.name for p in models_dir().glob(f"*/{WEIGHTS_FILE}"))) or "none"
+    raise UsageError(f"unknown model '{name}'", f"shipped models: {known}; or give the path of a .safetensors file")
 
 
 def load_model(name: str = DEFAULT_MODEL) -> Model:
     """Load a model by name or path; a shipped one must have its published hash. Raises ModelError, UsageError."""
     path = resolve(name)
+    spec = read_spec(path)
     digest = file_sha256(path)
     if path.parent.parent == models_dir() and _read_sums().get(_sums_name(path)) != digest:
         raise ModelError(
             f"{path}: the weights are not the published ones (SHA-256 {digest[:12]}...)",
             "the file is damaged or was changed; install the package again",
         )
-    spec = read_spec(path)
     network = PanCrafter(spec.config)
     try:
         network.load_state_dict(safetensors.torch.load_file(path))
-    except (RuntimeError, safetensors.SafetensorError) as error:
+    except (RuntimeError, OSError, safetensors.SafetensorError) as error:
         raise ModelError(
             f"{path}: the weights do not fit the network they name", "the file is damaged; get it again"
         ) from error
@@ -130,6 +138,7 @@ def save_model(path: Path, state: Mapping[str, Tensor], spec: ModelSpec) -> None
     part = path.with_name(f".{path.name}.part")
     tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
     safetensors.torch.save_file(tensors, part, metadata={_SPEC_KEY: json.dumps(asdict(spec))})
+    part.chmod(0o644)  # the library makes it readable for its owner alone
     part.replace(path)
 
 
@@ -137,18 +146,20 @@ def read_spec(path: Path) -> ModelSpec:
     """The ModelSpec in a weights file's header. Raises ModelError when there is none or it makes no sense."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {})[_SPEC_KEY]
-        raw = json.loads(header)
-        config = raw.pop("config")
-        config["depths"] = tuple(config["depths"])
-        raw["ratios"] = tuple(raw["ratios"])
-        known = {f.name for f in fields(ModelSpec)}
-        return ModelSpec(config=PanCrafterConfig(**config), **{k: v for k, v in raw.items() if k in known})
+            header = (file.metadata() or {}).get(_SPEC_KEY)
     except (safetensors.SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a readable safetensors file", "the file is damaged; get it again") from error
-    except (KeyError, TypeError, ValueError) as error:
+    if header is None:
         raise ModelError(
             f"{path}: no PAN-Crafter model in this file's header", "use a file that `pancrafter train` wrote"
+        )
+    try:
+        return TypeAdapter(ModelSpec).validate_json(header)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelError(
+            f"{path}: its header says {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            "the model is of another version of pancrafter, or damaged",
         ) from error
 
 

@@ -27,7 +27,7 @@ def test_common_corner_puts_ms_sample_k_at_4k_plus_1_5() -> None:
     ms = Grid(Affine(2.0, 0, 1000.0, 0, -2.0, 2000.0), 16, 16)
     to_pan = grid_map(ms, pan)
     # Coordinates count from the pixel's edge, so a 0-based pixel centre p is p + 0.5.
-    assert [to_pan.cols.centre(k) - 0.5 for k in range(3)] == [1.5, 5.5, 9.5]
+    assert list(to_pan.cols.centres(0, 3) - 0.5) == [1.5, 5.5, 9.5]
     assert grid_map(pan, ms).ratio == pytest.approx(4.0)
 
 
@@ -36,7 +36,7 @@ def test_south_up_source_has_negative_scale_and_the_same_places() -> None:
     ms = Grid(Affine(2.0, 0, 1000.0, 0, 2.0, 2000.0 - 32.0), 16, 16)
     rows = grid_map(pan, ms).rows
     assert rows.scale == pytest.approx(-0.25)
-    assert rows.centre(0) == pytest.approx(16 - 0.125)
+    assert rows.centres(0, 1)[0] == pytest.approx(16 - 0.125)
 
 
 def test_rotated_grids_have_no_axis_map() -> None:
@@ -49,9 +49,10 @@ def test_rotated_grids_have_no_axis_map() -> None:
 def test_overlap_is_exactly_the_pixels_whose_centres_lie_inside(scale: float, offset: float, flip: bool) -> None:
     axis = AxisMap(-scale if flip else scale, offset, 40, 10)
     start, stop = overlap(axis)
-    inside = [k for k in range(40) if 0 <= axis.centre(k) <= 10]
+    centres = axis.centres(0, 40)
+    inside = [k for k in range(40) if 0 <= centres[k] <= 10]
     # Centres that fall on the very edge may go either way by rounding.
-    doubtful = [k for k in range(40) if min(abs(axis.centre(k)), abs(axis.centre(k) - 10)) < 1e-6]
+    doubtful = [k for k in range(40) if min(abs(centres[k]), abs(centres[k] - 10)) < 1e-6]
     assert set(range(start, stop)) ^ set(inside) <= set(doubtful)
 
 
@@ -74,12 +75,13 @@ def test_cubic_rows_sum_to_one_and_keep_quadratics(ratio: float, offset: float) 
         np.testing.assert_allclose((weights.matrix @ centres**power)[inner], (target**power)[inner], rtol=1e-9)
 
 
-@given(ratio=ratios, offset=offsets, gain=st.floats(0.1, 0.5))
+# A Gaussian narrower than 0.6 pixel is sampled too coarsely to be centred this well.
+@given(ratio=st.floats(1.6, 8.0), offset=offsets, gain=st.floats(0.1, 0.45))
 def test_degraded_pixel_is_centred_on_its_own_area(ratio: float, offset: float, gain: float) -> None:
     axis = AxisMap(ratio, offset, 20, 200)
     weights = degrade_weights(axis, 0, 20, gain)
     centres = np.arange(weights.first, weights.stop) + 0.5
-    target = np.array([axis.centre(k) for k in range(20)])
+    target = axis.centres(0, 20)
     reach = 4 * mtf_sigma(ratio, gain) + 1
     inner = (target > reach) & (target < 200 - reach)
     np.testing.assert_allclose((weights.matrix @ centres)[inner], target[inner], atol=0.02)

@@ -20,7 +20,7 @@ pancrafter demo demo/ --sharpened demo/sharp.tif
 
 def command(
     folder: Path = typer.Argument(..., help="Folder for pan.tif, ms.tif and reference.tif."),
-    seed: int | None = typer.Option(None, help="Another seed draws another town."),
+    seed: int | None = typer.Option(None, min=0, help="Another seed draws another town."),
     size: int = typer.Option(1024, help="PAN pixels per side, a multiple of 4."),
     sharpened: Path | None = typer.Option(
         None, help="Only draw before-after.png of the demo scene in FOLDER and this result of `sharpen`."

@@ -55,10 +55,8 @@ def command(
                 "output",
                 f"{facts.output_shape[1]} x {facts.output_shape[0]} pixels ({100 * facts.overlap:.1f} % of PAN)",
             ),
-            (
-                "nodata",
-                f"{facts.nodata if facts.nodata is not None else 'none'}; {100 * facts.valid:.1f} % of samples valid",
-            ),
+            ("nodata", "none" if facts.nodata is None else f"{facts.nodata:g}"),
+            ("valid", f"{100 * facts.valid:.1f} % of the sampled pixels, in some band"),
             ("sensor", facts.sensor or "not stated in the files"),
             ("scale", f"{facts.scale:g} DN"),
             ("PAN fit", ", ".join(f"{r:.2f}" for r in facts.correlation) + " (correlation with each band)"),

@@ -23,7 +23,7 @@ def command(
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """List the shipped models, show one, or verify their hashes."""
-    from pancrafter_cli.zoo import list_models
+    from pancrafter_cli.zoo import damaged_models, list_models
 
     entries = [e for e in list_models() if name is None or e.path.parent.name == name]
     if name is not None and not entries:
@@ -56,8 +56,8 @@ def command(
                 f"{entry.path.parent.name:<24} {entry.spec.bands} bands  sensor {entry.spec.sensor:<8} "
                 f"ratio {entry.spec.ratios[0]:g}-{entry.spec.ratios[1]:g}  {entry.bytes / 1e6:.1f} MB{state}"
             )
-    damaged = [e.path.parent.name for e in entries if not e.intact]
-    if damaged and (verify or name is not None):
+    damaged = damaged_models()
+    if damaged and (verify or name in damaged):
         raise ModelError(f"not the published weights: {', '.join(damaged)}", "install the package again")
     if verify and not as_json:
-        print(f"{len(entries)} of {len(entries)} models intact")
+        print(f"{len(entries)} models, all intact")

@@ -36,7 +36,7 @@ def command(
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
     precision: PrecisionChoice = typer.Option(PrecisionChoice.AUTO, help="auto: fp32 on a CPU, bf16 on a GPU."),
     tile: int = typer.Option(512, help="Tile side in PAN pixels, a multiple of 256; smaller needs less memory."),
-    halo: str = typer.Option("32", help="PAN pixels read around a tile, or 'full': exact, a little slower."),
+    halo: str = typer.Option("32", help="PAN pixels read around a tile, or 'full': exact, reads twice the pixels."),
     consistency: int = typer.Option(6, help="Back-projections that pull the result onto MS; 0: none."),
     ratio: float | None = typer.Option(None, help="MS over PAN pixel size; only for files without georeferencing."),
     ms_origin: str | None = typer.Option(
@@ -90,4 +90,4 @@ def parse_point(text: str | None, flag: str) -> tuple[float, float] | None:
 
 
 def _halo(text: str) -> int | str:
-    return int(text) if text.isdigit() else text
+    return int(text) if text.isdecimal() else text

@@ -5,18 +5,18 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import math
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from pancrafter_cli.data.samples import SampleOptions
 from pancrafter_cli.errors import UsageError
 from pancrafter_cli.networks.pancrafter import PanCrafterConfig
 
 KINDS = ("wald", "resynthesised")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,15 @@ class TrainConfig:
     loss and the share of the batch it runs on. ema: decay of the averaged weights that become the model.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
     name: str = "model"
     scenes: str = ""
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     wald_only: tuple[str, ...] = ()
-    weights: Mapping[str, float] = field(default_factory=lambda: {"wald": 3.0, "resynthesised": 1.0})
-    scene_weights: Mapping[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=lambda: {"wald": 3.0, "resynthesised": 1.0})
+    scene_weights: dict[str, float] = field(default_factory=dict)
     size_power: float = 1.0
     network: PanCrafterConfig = field(default_factory=PanCrafterConfig)
     sample: SampleOptions = field(default_factory=SampleOptions)
@@ -51,6 +53,20 @@ class TrainConfig:
     bf16: bool = True
     seed: int = 2025
     checkpoint_minutes: float = 3.0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch) < 1 or min(self.warmup, self.seed) < 0:
+            raise ValueError("steps and batch must be positive, warmup and seed not negative")
+        numbers = {n: v for n, v in vars(self).items() if isinstance(v, float)}
+        for name, value in numbers.items():
+            if not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} must be a number from 0 up")
+        if self.lr == 0 or self.clip == 0 or self.ema >= 1 or self.pan_share > 1:
+            raise ValueError("lr and clip must be positive, ema below 1, pan_share at most 1")
+        if set(self.weights) - set(KINDS):
+            raise ValueError(f"weights are for the kinds {', '.join(KINDS)}")
+        if any(not w >= 0 for w in (*self.weights.values(), *self.scene_weights.values())):
+            raise ValueError("weights must not be negative")
 
     def scene_folders(self) -> list[Path]:
         """The scene folders the patterns select, sorted. Raises UsageError when `scenes` is not a folder."""
@@ -86,33 +102,23 @@ class TrainConfig:
 def read_config(path: Path, scenes: str | None = None) -> TrainConfig:
     """Read a TOML file; `scenes` overrides its folder. Raises UsageError naming what is wrong and where."""
     try:
-        raw = tomllib.loads(path.read_text())
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", "give the path of a TOML file; examples/ has one") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not TOML: {error}", "examples/ has a working one") from error
-    network = _build(PanCrafterConfig, raw.pop("network", {}), f"{path} [network]")
-    sample = _build(SampleOptions, raw.pop("sample", {}), f"{path} [sample]")
-    config = _build(TrainConfig, raw | {"network": network, "sample": sample}, str(path))
-    if sample.bands != network.bands:
+    try:
+        config = TypeAdapter(TrainConfig).validate_python(raw)
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
+        raise UsageError(f"{path}: {found}", "examples/ has a working recipe") from error
+    if config.sample.bands != config.network.bands:
         raise UsageError(
-            f"{path}: [sample] bands = {sample.bands}, but [network] bands = {network.bands}", "make them equal"
+            f"{path}: [sample] bands = {config.sample.bands}, but [network] bands = {config.network.bands}",
+            "make them equal",
         )
+    config = replace(config, sample=replace(config.sample, matched=config.network.pan == "matched"))
     return replace(config, scenes=scenes) if scenes is not None else config
-
-
-def _build(kind: type[T], values: dict[str, Any], where: str) -> T:
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise UsageError(f"{where}: unknown setting {', '.join(unknown)}", f"known: {', '.join(sorted(known))}")
-    default = kind()
-    frozen = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    for name, value in frozen.items():
-        wanted = type(getattr(default, name))
-        if not isinstance(value, (int, float) if wanted is float else wanted):
-            raise UsageError(f"{where}: {name} = {value!r} is {type(value).__name__}", f"expected {wanted.__name__}")
-    return kind(**frozen)
 
 
 def _any(name: str, patterns: tuple[str, ...]) -> bool:

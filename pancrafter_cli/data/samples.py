@@ -23,8 +23,12 @@ class SampleOptions:
 
     ratios: (low, high) of the degradation where it is random; a sample's MS gain at Nyquist is drawn from
     `ms_gain`, noise up to `noise` of the scale; `pan_shift` is the standard deviation, in MS pixels, of what
-    a registration may have left between PAN and MS; `crisp_share` of the samples show the source's crisp PAN as it is.
+    a registration may have left between PAN and MS; `crisp_share` of the samples show the source's crisp PAN
+    as it is. `matched` False shows PAN itself, one channel, in place of PAN matched to every band.
     """
+
+    # Whoever builds this from a file is told of names that do not exist.
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     patch: int = 64
     bands: int = 4
@@ -34,11 +38,22 @@ class SampleOptions:
     pan_shift: float = 0.03
     crisp_share: float = 0.5
     match_jitter: float = 0.03
+    matched: bool = True
+
+    def __post_init__(self) -> None:
+        if self.patch < 8 or self.bands < 1:
+            raise ValueError("patch must be at least 8 pixels, bands at least 1")
+        if not 1.0 < self.ratios[0] <= self.ratios[1] <= 16.0:
+            raise ValueError("ratios must be (low, high) between 1 and 16")
+        if not 0.0 < self.ms_gain[0] <= self.ms_gain[1] < 1.0:
+            raise ValueError("ms_gain must be (low, high) between 0 and 1")
+        if min(self.noise, self.pan_shift, self.match_jitter, self.crisp_share, 1 - self.crisp_share) < 0:
+            raise ValueError("noise, pan_shift and match_jitter must not be negative, crisp_share between 0 and 1")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Network inputs and target, each (bands, patch, patch), in DN / scale."""
+    """Network inputs and target, each (bands, patch, patch), in DN / scale; PAN has one channel when not matched."""
 
     mpan: Float32
     lms: Float32
@@ -80,6 +95,8 @@ def draw_sample(source: Source, rng: np.random.Generator, options: SampleOptions
     lpan = _raise(axes, _degrade(axes, pan, DEFAULT_MS_GAIN))
 
     a, c = _match(rng, source, bands, ratio, options.match_jitter)
+    if not options.matched:
+        a, c = np.ones((1, 1, 1), np.float32), np.zeros((1, 1, 1), np.float32)
     centre = np.s_[..., top - y0 : top - y0 + patch, left - x0 : left - x0 + patch]
     sample = Sample(a * pan[centre] + c, lms, a * lpan + c, truth[centre])
     return _augment(rng, sample)
@@ -176,14 +193,21 @@ def _match(
 def _augment(rng: np.random.Generator, sample: Sample) -> Sample:
     """One of the 8 symmetries, and a gain and an offset for every band, the same for inputs and truth."""
     bands = sample.truth.shape[0]
-    log_gain = rng.uniform(-0.5, 0.5) + rng.uniform(-0.4, 0.4, bands)
-    gain = np.exp(np.asarray(log_gain, dtype=np.float32))[:, None, None]
+    common, own = rng.uniform(-0.5, 0.5), rng.uniform(-0.4, 0.4, (bands, 1, 1))
+    gain = np.exp(np.asarray(common + own, dtype=np.float32))
     offset = np.asarray(rng.uniform(-0.15, 0.15, (bands, 1, 1)), dtype=np.float32)
     turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
 
-    def change(image: Float32) -> Float32:
+    def turn(image: Float32) -> Float32:
         turned = np.rot90(image, turns, axes=(1, 2))
-        changed: Float32 = gain * (turned[:, :, ::-1] if mirrored else turned) + offset
-        return changed
+        return turned[:, :, ::-1] if mirrored else turned
 
-    return Sample(change(sample.mpan), change(sample.lms), change(sample.lpan), change(sample.truth))
+    # A PAN that is not matched to the bands has no band of its own to follow.
+    matched = len(sample.mpan) == bands
+    pan_gain, pan_offset = (gain, offset) if matched else (np.exp(np.float32(common)), np.float32(0))
+    return Sample(
+        pan_gain * turn(sample.mpan) + pan_offset,
+        gain * turn(sample.lms) + offset,
+        pan_gain * turn(sample.lpan) + pan_offset,
+        gain * turn(sample.truth) + offset,
+    )

@@ -64,7 +64,7 @@ def load_sources(folder: Path, kinds: Sequence[str]) -> list[Source]:
     pan, ms, truth = (folder / name for name in ("pan.tif", "ms.tif", "gt.tif"))
     if truth.exists():
         # The reference lies on the PAN grid already: its own Wald pair, with ratio 1 between the two files.
-        return [_referenced_source(folder.name, pan, truth)] if "wald" in kinds else []
+        return [_referenced_source(folder)] if "wald" in kinds else []
     with open_scene(pan, [ms]) as scene:
         full_pan, pan_valid = scene.read_pan(0, 0, *scene.grid.shape)
         full_ms, ms_valid = scene.read_ms(0, 0, scene.ms_map.rows.src_size, scene.ms_map.cols.src_size)
@@ -169,13 +169,18 @@ def _regress(pan: Float32, truth: Float32) -> Float32:
     return (weights @ design).reshape(pan.shape).astype(np.float32)
 
 
-def _referenced_source(name: str, pan: Path, truth: Path) -> Source:
-    full_pan, full_truth = read_array(pan), read_array(truth)
-    if full_pan.shape[1:] != full_truth.shape[1:]:
+def _referenced_source(folder: Path) -> Source:
+    """The Wald pair of a scene that comes with its own reference on the PAN grid."""
+    truth = read_array(folder / "gt.tif")
+    with open_scene(folder / "pan.tif", [folder / "ms.tif"]) as scene:
+        pan, valid = scene.read_pan(0, 0, *scene.grid.shape)
+        ratio = scene.ratio
+    if pan.shape[1:] != truth.shape[1:]:
         raise TrainingError(
-            f"{truth}: {full_truth.shape[1:]} pixels, but PAN has {full_pan.shape[1:]}",
+            f"{folder / 'gt.tif'}: {truth.shape[1:]} rows and columns, but PAN has {pan.shape[1:]}",
             "gt.tif lies on the PAN grid",
         )
-    scale = np.float32(np.percentile(np.abs(full_truth), 99))
-    pans = np.repeat(full_pan / scale, 2, axis=0)
-    return _source(name, "wald", full_truth / scale, pans, 4.0)
+    if not (valid.all() and np.isfinite(truth).all()):
+        raise TrainingError(f"{folder}: training scenes must not contain invalid pixels", "cut the scene first")
+    scale = np.float32(np.percentile(np.abs(truth), 99))
+    return _source(folder.name, "wald", truth / scale, np.repeat(pan / scale, 2, axis=0), ratio)

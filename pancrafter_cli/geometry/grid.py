@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 
 from pancrafter_cli.errors import GeometryError
 
@@ -56,9 +58,10 @@ class AxisMap:
     dst_size: int
     src_size: int
 
-    def centre(self, dst_index: float) -> float:
-        """Source coordinate of the centre of target pixel `dst_index`."""
-        return self.scale * (dst_index + 0.5) + self.offset
+    def centres(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Source coordinates of the centres of target pixels start..stop-1."""
+        middles = np.arange(start, stop, dtype=np.float64) + 0.5
+        return np.asarray(self.scale * middles + self.offset, dtype=np.float64)
 
     def inverse(self) -> AxisMap:
         """The same relation with source and target exchanged."""

@@ -59,7 +59,7 @@ def gather_weights(
     `reach` is the kernel's half-width in source pixels. Where the kernel hangs over the source's edge
     its weight goes to the edge pixel, as if the edge were replicated.
     """
-    centres = axis.scale * (np.arange(start, stop) + 0.5) + axis.offset - 0.5
+    centres = axis.centres(start, stop) - 0.5
     base = np.floor(centres).astype(np.int64)
     span = math.ceil(reach)
     taps = base[:, None] + np.arange(-span, span + 2)[None, :]

@@ -32,6 +32,9 @@ class PanCrafterConfig:
     figure; features then reach the output linearly, and detail scales with contrast without being learned.
     """
 
+    # Whoever builds this from a file is told of names that do not exist.
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
     bands: int = 4
     width: int = 128
     depths: tuple[int, int, int] = (2, 2, 4)
@@ -39,6 +42,12 @@ class PanCrafterConfig:
     pan: Literal["matched", "raw"] = "matched"
     lowpass_inputs: bool = True
     head: Literal["norm", "plain"] = "norm"
+
+    def __post_init__(self) -> None:
+        if min(self.bands, self.width, self.heads) < 1 or min(self.depths) < 0:
+            raise ValueError("bands, width and heads must be positive, depths not negative")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} does not divide into {self.heads} heads")
 
     @property
     def pan_channels(self) -> int:

@@ -12,10 +12,10 @@ from pancrafter_cli.errors import RasterError
 
 
 def read_array(path: Path) -> NDArray[np.float32]:
-    """All bands of a raster, (C, H, W) in DN. Raises RasterError when it cannot be read."""
+    """All bands of a raster, (C, H, W) in DN, NaN where invalid. Raises RasterError when it cannot be read."""
     try:
         with rasterio.open(path) as file:
-            array: NDArray[np.float32] = file.read(out_dtype="float32")
+            array: NDArray[np.float32] = file.read(out_dtype="float32", masked=True).filled(np.nan)
     except rasterio.errors.RasterioError as error:
         raise RasterError(
             f"{path}: cannot be read as a raster ({error})", "give a GeoTIFF or another raster GDAL reads"

@@ -184,7 +184,7 @@ def open_scene(pan: Path, ms: Sequence[Path], options: SceneOptions = NO_OPTIONS
 
 def nearest_pixels(axis: AxisMap) -> NDArray[np.int64]:
     """For each target pixel of an axis, the source pixel under its centre (target size,)."""
-    centres = axis.scale * (np.arange(axis.dst_size) + 0.5) + axis.offset
+    centres = axis.centres(0, axis.dst_size)
     # A centre on the border of two source pixels goes to the later one, whatever rounding says.
     nearest: NDArray[np.int64] = np.floor(centres + 1e-9).astype(np.int64)
     return nearest.clip(0, axis.src_size - 1)

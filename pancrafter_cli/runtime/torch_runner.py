@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -40,10 +40,14 @@ class TorchRunner:
     """A model on a device: tiles in, sharpened tiles out, MARs mode fixed to MS."""
 
     def __init__(self, model: Model, device: torch.device, precision: Precision = "auto") -> None:
+        if precision not in get_args(Precision):
+            raise UsageError(f"unknown precision '{precision}'", f"use {', '.join(get_args(Precision))}")
         self.device = device
         # bf16 halves the time where matrix units take it; on CPUs fp32 is the choice that is right everywhere.
         self.precision = ("bf16" if device.type == "cuda" else "fp32") if precision == "auto" else precision
         self.network = model.network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        if device.type == "cuda" and self.precision == "fp32":
+            torch.backends.cudnn.allow_tf32 = False  # or convolutions would quietly keep 10 bits of 23
         self.bands = model.spec.bands
         self.matched = model.spec.config.pan == "matched"
 
@@ -65,7 +69,10 @@ class TorchRunner:
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 result: Float32 = self.network(*tensors, "ms")[0].float().cpu().numpy()
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            # On a CPU the allocator raises a plain RuntimeError.
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
             height, width = images[0].shape[-2:]
             raise DeviceError(
                 f"not enough memory on {self.device} for a tile of {height} x {width} pixels", "use a smaller --tile"

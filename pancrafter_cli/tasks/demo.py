@@ -17,7 +17,7 @@ from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.metrics.reduced import ergas, sam
 from pancrafter_cli.raster.arrays import read_array
 from pancrafter_cli.raster.spec import BandFacts, OutputSpec
-from pancrafter_cli.raster.writer import SceneWriter
+from pancrafter_cli.raster.writer import SceneWriter, check_output
 
 DEFAULT_SEED = 6
 RATIO = 4
@@ -25,6 +25,7 @@ PIXEL_METRES = 0.5
 # A place in UTM 31 N, so that the demo has a real CRS to carry.
 _ORIGIN = (450_000.0, 5_411_000.0)
 _CRS = "EPSG:32631"
+_NAMES = ("pan", "ms", "reference")
 _COLOURS = {"red": "red", "green": "green", "blue": "blue"}
 
 
@@ -47,6 +48,8 @@ def write_demo(folder: Path, seed: int | None = None, size: int = 1024, *, overw
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made ({error.strerror})", "choose another folder") from error
+    for name in _NAMES:
+        check_output(folder / f"{name}.tif", overwrite=overwrite)
     scene = simulate_scene(DEFAULT_SEED if seed is None else seed, size, RATIO, PIXEL_METRES)
     written = []
     for name, image, step, bands in (

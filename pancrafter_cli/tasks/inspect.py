@@ -14,9 +14,10 @@ from pancrafter_cli.geometry.inputs import band_groups
 from pancrafter_cli.geometry.registration import Shift, summarise, window_shifts
 from pancrafter_cli.geometry.resample import apply_weights
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
+from pancrafter_cli.geometry.tiling import Tiling
 from pancrafter_cli.raster.crs import crs_name
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
-from pancrafter_cli.tasks.sharpen import DEFAULT_BLEND, DEFAULT_HALO, DEFAULT_TILE, estimate_memory
+from pancrafter_cli.tasks.sharpen import DEFAULT_BLEND, DEFAULT_HALO, DEFAULT_TILE, check_ratio, estimate_memory
 from pancrafter_cli.zoo import DEFAULT_MODEL, read_spec, resolve
 
 _LOOKS = 4  # windows per axis in which the shift is measured
@@ -63,6 +64,8 @@ def inspect_scene(
     """Facts of a scene. Raises RasterError, GeometryError or UsageError where `sharpen` would."""
     with open_scene(pan, ms, SceneOptions(ratio=ratio, ms_origin=ms_origin)) as scene:
         spec = read_spec(resolve(DEFAULT_MODEL))
+        check_ratio(scene, spec)
+        tiling = Tiling(DEFAULT_TILE, DEFAULT_HALO, DEFAULT_BLEND)
         shift, correlation = _compare(scene)
         rows, cols = scene.grid.shape
         return SceneFacts(
@@ -88,7 +91,7 @@ def inspect_scene(
             model=spec.name,
             passes=len(band_groups(scene.bands, spec.bands)),
             tile=DEFAULT_TILE,
-            tiles=-(-rows // DEFAULT_TILE) * -(-cols // DEFAULT_TILE),
+            tiles=tiling.count(scene.grid.shape),
             memory_bytes=estimate_memory(
                 spec.config.width, DEFAULT_TILE + DEFAULT_BLEND + 2 * DEFAULT_HALO, scene.bands
             ),
@@ -129,6 +132,9 @@ def _pair(
 
 
 def _looks(start: int, stop: int) -> list[tuple[int, int]]:
+    """Up to _LOOKS windows [start, stop) along an axis; none where no MS pixel is centred in the overlap."""
+    if stop == start:
+        return []
     size = min(_LOOK_SIZE, stop - start)
     count = max(1, min(_LOOKS, (stop - start) // size))
     return [(int(s), int(s) + size) for s in np.linspace(start, stop - size, count)]

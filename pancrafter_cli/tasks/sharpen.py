@@ -27,7 +27,7 @@ from pancrafter_cli.networks.pancrafter import STRIDE, receptive_radius
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.raster.writer import TILE, SceneWriter, check_output
 from pancrafter_cli.runtime.torch_runner import Precision, TorchRunner, pick_device
-from pancrafter_cli.zoo import DEFAULT_MODEL, Model, load_model
+from pancrafter_cli.zoo import DEFAULT_MODEL, Model, ModelSpec, load_model
 
 Float32 = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -38,6 +38,7 @@ DEFAULT_HALO = 32
 DEFAULT_BLEND = 16
 DEFAULT_CONSISTENCY = 6
 # Fitted to the peak memory of runs with tiles of 256, 512 and 768 pixels (see tests/test_memory.py).
+_RATIO_SLACK = 1.02  # a ratio of 6.01 is 6, written with rounded pixel sizes
 _BASE_BYTES = 450 << 20
 _BYTES_PER_FEATURE = 48
 _BYTES_PER_BAND = 60
@@ -112,7 +113,7 @@ def sharpen_scene(options: SharpenOptions, progress: Progress = lambda done, tot
     model = load_model(options.model)
     scene_options = SceneOptions(ratio=options.ratio, ms_origin=options.ms_origin)
     with open_scene(options.pan, options.ms, scene_options) as scene:
-        check_ratio(scene, model)
+        check_ratio(scene, model.spec)
         tiling = make_tiling(options, model, scene.ratio)
         runner = TorchRunner(model, device, options.precision)
         tags = _provenance(model, runner, scene)
@@ -188,6 +189,8 @@ def make_tiling(options: SharpenOptions, model: Model, ratio: float) -> Tiling:
         halo = receptive_radius(model.spec.config) + consistency_reach(ratio, options.consistency)
     if not isinstance(halo, int) or halo < 0:
         raise UsageError(f"--halo {halo}: expected a number of PAN pixels or 'full'", "leave it out")
+    if not 0 < options.blend <= options.tile // 2:
+        raise UsageError(f"blend {options.blend}: expected 1 to {options.tile // 2} PAN pixels", "leave it out")
     if options.consistency < 0:
         raise UsageError(f"--consistency {options.consistency}: expected a number of steps", "0 turns it off")
     if options.tile < TILE or options.tile % TILE:
@@ -203,12 +206,12 @@ def estimate_memory(width: int, side: int, bands: int) -> int:
     return _BASE_BYTES + side * side * (width * _BYTES_PER_FEATURE + bands * _BYTES_PER_BAND)
 
 
-def check_ratio(scene: Scene, model: Model) -> None:
+def check_ratio(scene: Scene, spec: ModelSpec) -> None:
     """Raise GeometryError when the scene's ratio lies beyond what the model was trained on."""
-    low, high = model.spec.ratios
-    if not low * 0.85 <= scene.ratio <= high * 1.35:
+    low, high = spec.ratios
+    if not low / _RATIO_SLACK <= scene.ratio <= high * _RATIO_SLACK:
         raise GeometryError(
-            f"MS pixels are {scene.ratio:.2f} times as large as PAN pixels; model '{model.spec.name}' "
+            f"MS pixels are {scene.ratio:.2f} times as large as PAN pixels; model '{spec.name}' "
             f"was trained for ratios {low:g} to {high:g}",
             "choose a model for this ratio with --model, or resample MS nearer to PAN first",
         )

@@ -25,7 +25,7 @@ from torch import Tensor
 from pancrafter_cli.data.config import TrainConfig
 from pancrafter_cli.data.samples import Sample, draw_batch
 from pancrafter_cli.data.sources import Source, load_sources
-from pancrafter_cli.errors import TrainingError
+from pancrafter_cli.errors import OutputError, TrainingError, UsageError
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.runtime.torch_runner import pick_device
 from pancrafter_cli.zoo import WEIGHTS_FILE, ModelSpec, save_model
@@ -69,12 +69,17 @@ def train(
     checkpoint. `progress` gets (step, steps, loss). Raises TrainingError for unusable scenes, a checkpoint of another
     recipe, or a loss that is not finite.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    if stop_at is not None and stop_at < 1:
+        raise UsageError(f"--stop-at {stop_at}: expected a number of steps from 1 up", "leave it out")
     state = _start(config, pick_device(device))
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{run}: cannot be made a run folder ({error.strerror})", "choose another --run") from error
     _resume(run, config, state)
     sources = gather_sources(config)
     weights = source_weights(sources, config)
-    last = min(stop_at or config.steps, config.steps)
+    last = config.steps if stop_at is None else min(stop_at, config.steps)
     losses: list[float] = []
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     for batch in _prefetch(sources, weights, config, state.step, last):
