@@ -11,11 +11,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pancrafter_cli.version import __version__
+
 if TYPE_CHECKING:
     from pancrafter_cli.tasks.sharpen import SharpenResult
 
-__version__ = "0.1.0"
-__all__ = ["sharpen"]
+
+__all__ = ["__version__", "sharpen"]
 
 StrPath = str | PathLike[str]
 

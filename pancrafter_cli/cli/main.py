@@ -11,9 +11,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
-from pancrafter_cli import __version__
 from pancrafter_cli.cli import demo, inspect, models, sharpen, train
 from pancrafter_cli.errors import PancrafterError
+from pancrafter_cli.version import __version__
 
 _INTERRUPTED = 130
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pancrafter_cli.errors import RasterError
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights
-from pancrafter_cli.geometry.grid import AxisMap
+from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap
 from pancrafter_cli.geometry.resample import apply_weights
+from pancrafter_cli.raster.inputs import Block
 from pancrafter_cli.raster.windows import Window, all_windows, spread_windows
-
-if TYPE_CHECKING:
-    from pancrafter_cli.raster.scene import Scene
 
 FloatArray = NDArray[np.float64]
 
@@ -26,6 +24,30 @@ MOST_WINDOWS = 100
 _LARGEST_PAN_WINDOW = 2048
 _MOST_SAMPLES = 4_000_000  # for the percentile
 _PERCENTILE = 99.0
+
+
+class Measurable(Protocol):
+    """What of a scene the statistics are taken from."""
+
+    grid: Grid
+    ms_map: GridMap
+    ratio: float
+    bands: int
+
+    def read_pan(self, row: int, col: int, height: int, width: int) -> Block:
+        """PAN of an output window and its validity."""
+
+    def read_ms(self, row: int, col: int, height: int, width: int) -> Block:
+        """MS of a window of the MS grid and its validity."""
+
+    def valid(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_]:
+        """Which pixels of an output window are valid, per band."""
+
+    def ms_window_under(self, row: int, col: int, height: int, width: int) -> Window:
+        """The MS window under an output window."""
+
+    def window_over(self, row: int, col: int, height: int, width: int) -> Window:
+        """The output window over an MS window."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +111,7 @@ class _Sums:
         return gain, offset, float(self.reference[0] + self.p.sum() / max(self.n.sum(), 1))
 
 
-def measure(scene: Scene) -> SceneStatistics:
+def measure(scene: Measurable) -> SceneStatistics:
     """Statistics of a scene from at most 100 windows of 64 MS pixels, spread evenly over the overlap.
 
     Should all of those be invalid, the whole scene is searched for ones that are not. Raises RasterError
@@ -114,7 +136,7 @@ def measure(scene: Scene) -> SceneStatistics:
     return SceneStatistics(scale, gain, offset, ms_mean, pan_mean, sums.valid_pixels / sums.pixels)
 
 
-def _windows(scene: Scene) -> tuple[list[Window], Iterator[Window]]:
+def _windows(scene: Measurable) -> tuple[list[Window], Iterator[Window]]:
     """Windows of the MS raster to look at, and all there are; both only where the output grid lies."""
     top, left, height, width = scene.ms_window_under(0, 0, *scene.grid.shape)
     size = max(4, min(WINDOW, int(_LARGEST_PAN_WINDOW / scene.ratio)))
@@ -128,7 +150,7 @@ def _windows(scene: Scene) -> tuple[list[Window], Iterator[Window]]:
     )
 
 
-def _add_window(scene: Scene, window: Window, sums: _Sums) -> bool:
+def _add_window(scene: Measurable, window: Window, sums: _Sums) -> bool:
     """Add a window of MS pixels and the PAN under it; tells whether any output pixel in it is valid."""
     over = scene.window_over(*window)
     area = over[2] * over[3]
@@ -148,7 +170,7 @@ def _add_window(scene: Scene, window: Window, sums: _Sums) -> bool:
     return True
 
 
-def _pan_on_ms(scene: Scene, window: Window) -> tuple[FloatArray, NDArray[np.bool_]]:
+def _pan_on_ms(scene: Measurable, window: Window) -> tuple[FloatArray, NDArray[np.bool_]]:
     """PAN degraded to a window of MS pixels (1, h, w), and which of those draw on valid PAN pixels only."""
     row, col, height, width = window
     inverse = scene.ms_map.inverse()

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pancrafter_cli import __version__
 from pancrafter_cli.errors import GeometryError, UsageError
 from pancrafter_cli.geometry.consistency import (
     ConsistencyPlan,
@@ -27,6 +26,7 @@ from pancrafter_cli.networks.pancrafter import STRIDE, receptive_radius
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.raster.writer import TILE, SceneWriter, check_output
 from pancrafter_cli.runtime.torch_runner import Precision, TorchRunner, pick_device
+from pancrafter_cli.version import __version__
 from pancrafter_cli.zoo import DEFAULT_MODEL, Model, ModelSpec, load_model
 
 Float32 = NDArray[np.float32]
