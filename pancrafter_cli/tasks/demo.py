@@ -103,9 +103,9 @@ def _crs_wkt() -> str:
 
 
 def _draw(path: Path, coarse: NDArray[np.float32], pan: NDArray[np.float32], sharp: NDArray[np.float32]) -> None:
-    """Three panels of the scene's middle, enlarged twice: MS, PAN, sharpened; one stretch for both MS panels."""
+    """Three panels of the busiest place, enlarged twice: MS, PAN, sharpened; one stretch for both MS panels."""
     side = min(240, coarse.shape[1])
-    top, left = (n // 2 - side // 2 for n in coarse.shape[1:])
+    top, left = _busiest(pan[0], side)
     part = np.s_[:, top : top + side, left : left + side]
     low, high = (np.percentile(coarse[:3], p, axis=(1, 2)) for p in (1, 99))
     panels = [
@@ -116,6 +116,17 @@ def _draw(path: Path, coarse: NDArray[np.float32], pan: NDArray[np.float32], sha
     gap = np.full((side, 4, 3), 255, dtype=np.uint8)
     strip = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
     Image.fromarray(strip.repeat(2, axis=0).repeat(2, axis=1)).save(path, optimize=True)
+
+
+def _busiest(pan: NDArray[np.float32], side: int) -> tuple[int, int]:
+    """Top left corner of the window of PAN (H, W) with the most edges, `side` pixels a side."""
+    edges = np.abs(np.diff(pan, axis=0, prepend=pan[:1])) + np.abs(np.diff(pan, axis=1, prepend=pan[:, :1]))
+    starts = [range(0, n - side + 1, max(1, side // 4)) for n in pan.shape]
+    # The square root keeps a single glaring roof from outweighing a street of houses.
+    return max(
+        ((y, x) for y in starts[0] for x in starts[1]),
+        key=lambda at: float(np.sqrt(edges[at[0] : at[0] + side, at[1] : at[1] + side]).mean()),
+    )
 
 
 def _to_rgb(image: NDArray[np.float32], low: NDArray[np.floating], high: NDArray[np.floating]) -> NDArray[np.uint8]:
