@@ -21,6 +21,7 @@ def command(
     config: Path = typer.Argument(..., help="TOML file with the recipe; examples/ has one."),
     run: Path = typer.Option(..., help="Folder of the run: checkpoint, log and model."),
     scenes: str | None = typer.Option(None, help="Folder with one folder per scene (pan.tif, ms.tif)."),
+    start_from: str | None = typer.Option(None, "--from", help="Start from this model's weights (name or path)."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
     stop_at: int | None = typer.Option(None, help="Stop after this many steps in all, with a checkpoint."),
     progress: bool | None = typer.Option(
@@ -34,7 +35,7 @@ def command(
     from pancrafter_cli.data.config import read_config
     from pancrafter_cli.tasks.train import train
 
-    recipe = read_config(config, scenes)
+    recipe = read_config(config, scenes, start_from)
     shown = sys.stderr.isatty() if progress is None else progress
     with tqdm(unit="step", disable=not shown, file=sys.stderr, desc="train") as bar:
 

@@ -24,7 +24,8 @@ class TrainConfig:
     """One training run.
 
     scenes: folder of scene folders; include/exclude: name patterns; wald_only: patterns of scenes that give no
-    resynthesised pairs. weights: how often a kind is drawn per pixel; scene_weights: factors by name pattern.
+    resynthesised pairs. start_from: name or path of a model of the same network whose weights are the start.
+    weights: how often a kind is drawn per pixel; scene_weights: factors by name pattern.
     size_power: 1 draws in proportion to pixels, 0 every source equally. lam and pan_share: weight of the PAN-mode
     loss and the share of the batch it runs on. ema: decay of the averaged weights that become the model.
     """
@@ -33,6 +34,7 @@ class TrainConfig:
 
     name: str = "model"
     scenes: str = ""
+    start_from: str = ""
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     wald_only: tuple[str, ...] = ()
@@ -99,8 +101,8 @@ class TrainConfig:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def read_config(path: Path, scenes: str | None = None) -> TrainConfig:
-    """Read a TOML file; `scenes` overrides its folder. Raises UsageError naming what is wrong and where."""
+def read_config(path: Path, scenes: str | None = None, start_from: str | None = None) -> TrainConfig:
+    """Read a TOML file; `scenes` and `start_from` override it. Raises UsageError naming what is wrong and where."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -118,7 +120,11 @@ def read_config(path: Path, scenes: str | None = None) -> TrainConfig:
             "make them equal",
         )
     config = replace(config, sample=replace(config.sample, matched=config.network.pan == "matched"))
-    return replace(config, scenes=scenes) if scenes is not None else config
+    return replace(
+        config,
+        scenes=config.scenes if scenes is None else scenes,
+        start_from=config.start_from if start_from is None else start_from,
+    )
 
 
 def _any(name: str, patterns: tuple[str, ...]) -> bool:

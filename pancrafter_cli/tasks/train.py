@@ -28,7 +28,7 @@ from pancrafter_cli.data.sources import Source, load_sources
 from pancrafter_cli.errors import OutputError, TrainingError, UsageError
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.runtime.torch_runner import pick_device
-from pancrafter_cli.zoo import WEIGHTS_FILE, ModelSpec, save_model
+from pancrafter_cli.zoo import WEIGHTS_FILE, ModelSpec, file_sha256, load_model, resolve, save_model
 
 _CHECKPOINT = "checkpoint.safetensors"
 _LOG = "log.csv"
@@ -145,7 +145,7 @@ def pan_samples(config: TrainConfig, step: int) -> int:
 
 def _start(config: TrainConfig, device: torch.device) -> _State:
     torch.manual_seed(config.seed)
-    network = PanCrafter(config.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = _first_network(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     decayed = [p for p in network.parameters() if p.ndim > 1]
     plain = [p for p in network.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -153,6 +153,19 @@ def _start(config: TrainConfig, device: torch.device) -> _State:
     )
     ema = {name: value.detach().clone() for name, value in network.state_dict().items()}
     return _State(network, optimizer, ema, device)
+
+
+def _first_network(config: TrainConfig) -> PanCrafter:
+    """A new network, or that of the model to start from. Raises TrainingError when that is of another form."""
+    if not config.start_from:
+        return PanCrafter(config.network)
+    model = load_model(config.start_from)
+    if model.spec.config != config.network:
+        raise TrainingError(
+            f"{config.start_from}: its network is {model.spec.config}, the recipe's {config.network}",
+            "make [network] of the recipe the same",
+        )
+    return model.network.train()
 
 
 def _step(state: _State, batch: Sample, config: TrainConfig) -> float:
@@ -224,7 +237,8 @@ def _save(run: Path, config: TrainConfig, state: _State, sources: list[Source]) 
             "hours": round(state.seconds / 3600, 2),
             "scenes": sorted({s.name for s in sources}),
             "torch": torch.__version__,
-            "recipe": asdict(config) | {"scenes": Path(config.scenes).name},
+            "recipe": asdict(config) | {"scenes": Path(config.scenes).name, "start_from": Path(config.start_from).name},
+            "started_from_sha256": file_sha256(resolve(config.start_from)) if config.start_from else None,
         },
     )
     path = run / WEIGHTS_FILE
