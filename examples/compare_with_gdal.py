@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("scenes", nargs="+")
     parser.add_argument("--model", default="universal-small")
+    parser.add_argument("--consistency", type=int, default=6)
     options = parser.parse_args()
     print("| scene | method | ERGAS | SAM (degrees) |\n|---|---|---|---|")
     for name in options.scenes:
@@ -142,7 +143,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as work:
             pan, ms = write_files(scene, Path(work))
             result = Path(work) / "sharp.tif"
-            sharpen(pan, ms, result, model=options.model)
+            sharpen(pan, ms, result, model=options.model, consistency=options.consistency)
             images = {
                 "cubic": cubic(scene),
                 "GDAL weighted Brovey": brovey(pan, ms),

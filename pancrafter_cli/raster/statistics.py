@@ -56,7 +56,7 @@ class SceneStatistics:
 
     `scale` is the 99th percentile of |MS|; `gain` and `offset` (C,) match PAN to the bands, mpan_b =
     gain_b * pan + offset_b, by least squares of MS on PAN degraded to the MS grid; `ms_mean` is (C,);
-    `valid_fraction` is the share of output pixels that are valid in some band.
+    `ms_min` is the smallest MS value seen; `valid_fraction` is the share of output pixels that are valid in some band.
     """
 
     scale: float
@@ -64,6 +64,7 @@ class SceneStatistics:
     offset: FloatArray
     ms_mean: FloatArray
     pan_mean: float
+    ms_min: float
     valid_fraction: float
 
 
@@ -77,10 +78,12 @@ class _Sums:
         # Of the pairs: count, sums of PAN and MS less their references, and of the products.
         self.n, self.p, self.m, self.pp, self.pm = (np.zeros(bands) for _ in range(5))
         self.reference: tuple[float, FloatArray] | None = None
+        self.ms_min = np.inf
         self.pixels, self.valid_pixels, self.useful = 0, 0, 0
 
     def add_ms(self, ms: FloatArray, valid: NDArray[np.bool_]) -> None:
         """MS samples (C, h, w)."""
+        self.ms_min = min(self.ms_min, float(ms[valid].min(initial=np.inf)))
         self.magnitudes.append(np.abs(ms[valid]).astype(np.float32)[:: self.keep_every])
         self.ms_count += valid.sum(axis=(1, 2))
         self.ms_sum += (ms * valid).sum(axis=(1, 2))
@@ -133,7 +136,7 @@ def measure(scene: Measurable) -> SceneStatistics:
     scale = float(np.percentile(magnitudes, _PERCENTILE)) or float(magnitudes.max()) or 1.0
     gain, offset, pan_mean = sums.matching()
     ms_mean = sums.ms_sum / np.maximum(sums.ms_count, 1)
-    return SceneStatistics(scale, gain, offset, ms_mean, pan_mean, sums.valid_pixels / sums.pixels)
+    return SceneStatistics(scale, gain, offset, ms_mean, pan_mean, sums.ms_min, sums.valid_pixels / sums.pixels)
 
 
 def _windows(scene: Measurable) -> tuple[list[Window], Iterator[Window]]:

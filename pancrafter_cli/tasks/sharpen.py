@@ -150,10 +150,12 @@ def sharpened_tiles(
     """The scene's tiles in order: (tile, sharp core (C, h, w) in DN, valid (C, h, w)). The next is read meanwhile."""
     blender = Blender(tiling, scene.bands, scene.grid.shape)
     scale = np.float32(scene.statistics.scale)
+    # Where MS never is negative, neither is what it was made from.
+    floor = 0.0 if scene.statistics.ms_min >= 0 else None
     with _read_ahead(scene, tiling, runner.matched) as reads:
         for tile, inputs, valid in reads:
             sharp = runner.sharpen(inputs.mpan, inputs.lms, inputs.lpan)
-            sharp = back_project(inputs.consistency, sharp, inputs.ms, inputs.ms_valid, consistency) * scale
+            sharp = back_project(inputs.consistency, sharp, inputs.ms, inputs.ms_valid, consistency, floor) * scale
             yield tile, blender.add(tile, sharp[:, tile.rows.crop, tile.cols.crop]), valid
 
 

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pancrafter_cli.geometry.consistency import back_project, consistency_reach, plan_consistency
+from pancrafter_cli.geometry.degrade import degrade_weights
+from pancrafter_cli.geometry.grid import AxisMap, GridMap
+
+SIZE = 96
+
+
+def relation(ratio: float, offset: float) -> GridMap:
+    axis = AxisMap(1 / ratio, offset, SIZE, int(SIZE / ratio))
+    return GridMap(axis, axis)
+
+
+def degraded(image: np.ndarray, grids: GridMap) -> np.ndarray:
+    down = degrade_weights(grids.rows.inverse(), 0, grids.rows.src_size, 0.3)
+    part = image[:, down.first : down.stop, down.first : down.stop]
+    return (down.matrix @ part @ down.matrix.T).astype(np.float32)
+
+
+@given(ratio=st.floats(2.0, 6.0), seed=st.integers(0, 100))
+def test_steps_bring_the_image_closer_to_ms(ratio: float, seed: int) -> None:
+    grids = relation(ratio, 0.0)
+    rng = np.random.default_rng(seed)
+    truth = rng.random((2, SIZE, SIZE), dtype=np.float32)
+    ms = degraded(truth, grids)
+    plan = plan_consistency(grids, (0, SIZE), (0, SIZE))
+    ms = ms[:, slice(*plan.rows.ms), slice(*plan.cols.ms)]
+    trusted = np.ones(ms.shape, dtype=bool)
+    image = np.full_like(truth, 0.5)
+    errors = []
+    for steps in (0, 2, 6):
+        out = back_project(plan, image, ms, trusted, steps)
+        errors.append(np.abs(degraded(out, grids)[:, slice(*plan.rows.ms), slice(*plan.cols.ms)] - ms).mean())
+    assert errors[1] < 0.7 * errors[0]
+    assert errors[2] < 0.7 * errors[1]
+
+
+def test_untrusted_ms_and_no_steps_change_nothing() -> None:
+    grids = relation(4, 0)
+    plan = plan_consistency(grids, (0, SIZE), (0, SIZE))
+    image = np.random.default_rng(0).random((1, SIZE, SIZE), dtype=np.float32)
+    ms = np.full((1, 24, 24), 9, np.float32)
+    assert np.array_equal(back_project(plan, image, ms, np.zeros(ms.shape, dtype=bool), 6), image)
+    assert back_project(plan, image, ms, np.ones(ms.shape, dtype=bool), 0) is image
+
+
+def test_nothing_falls_below_the_floor_and_the_rest_makes_up_for_it() -> None:
+    grids = relation(4, 0)
+    plan = plan_consistency(grids, (0, SIZE), (0, SIZE))
+    image = np.zeros((1, SIZE, SIZE), np.float32)
+    image[:, ::7, ::5] = 40.0
+    ms = degraded(image, grids)
+    start = image - 1.0
+    out = back_project(plan, start, ms, np.ones(ms.shape, dtype=bool), 6, floor=0.0)
+    assert out.min() >= 0
+    assert (
+        np.abs(degraded(out, grids) - ms).mean() < 0.2 * np.abs(degraded(np.maximum(start, 0), grids) - ms).mean() + 0.1
+    )
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.3])
+def test_a_window_with_the_reach_around_it_equals_the_whole(offset: float) -> None:
+    grids = relation(2, offset)
+    rng = np.random.default_rng(1)
+    image = rng.random((1, SIZE, SIZE), dtype=np.float32)
+    ms = rng.random((1, SIZE // 2, SIZE // 2), dtype=np.float32)
+    reach = consistency_reach(2, 2)
+
+    def run(start: int, stop: int) -> np.ndarray:
+        plan = plan_consistency(grids, (start, stop), (start, stop))
+        part = ms[:, slice(*plan.rows.ms), slice(*plan.cols.ms)]
+        return back_project(plan, image[:, start:stop, start:stop], part, np.ones(part.shape, dtype=bool), 2)
+
+    start, stop = 40 - reach, 56 + reach
+    assert start > 0
+    assert stop < SIZE
+    whole, window = run(0, SIZE), run(start, stop)
+    inner = np.s_[:, 40:56, 40:56]
+    np.testing.assert_allclose(window[:, reach : reach + 16, reach : reach + 16], whole[inner], atol=1e-6)
