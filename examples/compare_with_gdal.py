@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("scenes", nargs="+")
     parser.add_argument("--model", default="universal-small")
-    parser.add_argument("--consistency", type=int, default=6)
+    parser.add_argument("--consistency", type=int, default=5)
     options = parser.parse_args()
     print("| scene | method | ERGAS | SAM (degrees) |\n|---|---|---|---|")
     for name in options.scenes:

@@ -78,8 +78,9 @@ def test_south_up_pan(scenes: Path, tmp_path: Path) -> None:
         sharpen(given, tmp_path / "ms.tif", tmp_path / "out.tif", overwrite=True)
         with rasterio.open(tmp_path / "out.tif") as file:
             images.append(file.read().astype(float))
-    # Networks are not exactly symmetric; geometry that is off by a pixel would show ten times as much.
-    assert np.abs(images[0][:, ::-1] - images[1]).mean() < 1.0
+    # Networks are not exactly symmetric; geometry that is off by a pixel shows far more than that.
+    flipped = images[0][:, ::-1]
+    assert np.abs(flipped - images[1]).mean() < 0.2 * np.abs(np.roll(flipped, 1, axis=1) - images[1]).mean()
 
 
 def test_the_shipped_model_is_best_at_reduced_resolution(scenes: Path) -> None:

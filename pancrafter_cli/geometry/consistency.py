@@ -1,7 +1,7 @@
 """Consistency with MS: a sharp image, degraded to the MS grid, must be MS again.
 
 Iterated back-projection (Irani and Peleg 1991): the difference between MS and the degraded image is brought to the PAN
-grid and added, a little more than once over, for blurred detail comes back at a fraction of its size.
+grid and applied, a little more than once over, for blurred detail comes back at a fraction of its size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from pancrafter_cli.geometry.resample import CUBIC_SUPPORT, apply_weights, cubic
 
 Float32 = NDArray[np.float32]
 
-_RELAXATION = 1.6  # below 2, where constant areas, which come back whole, would begin to swing
+_RELAXATION = np.float32(1.6)  # below 2, where constant areas, which come back whole, would begin to swing
+_DARK = np.float32(0.003)  # of the scale: below this, ratios are of noise
+_LARGEST_RATIO = np.float32(4.0)
 
 
 @dataclass(frozen=True)
@@ -44,24 +46,25 @@ def plan_consistency(relation: GridMap, rows: tuple[int, int], cols: tuple[int, 
 
 
 def back_project(
-    plan: ConsistencyPlan,
-    image: Float32,
-    ms: Float32,
-    trusted: NDArray[np.bool_],
-    steps: int,
-    floor: float | None = None,
+    plan: ConsistencyPlan, image: Float32, ms: Float32, trusted: NDArray[np.bool_], steps: int, *, positive: bool
 ) -> Float32:
     """The image (C, H, W) of the planned window after `steps` back-projections.
 
-    ms, trusted: (C, h, w) of `plan.*.ms`, in the image's unit; MS pixels that are not trusted ask for nothing.
-    Nothing falls below `floor`, after every step, so that what is cut off there is made up for around it.
+    ms, trusted: (C, h, w) of `plan.*.ms`, in DN / scale; MS pixels that are not trusted ask for nothing. `positive`
+    images are multiplied by what is missing (as Richardson and Lucy do) and stay positive: bright places take more of
+    it than dark ones, which additive steps would pull below zero and ring around. Others have it added.
     """
     r, c = plan.rows, plan.cols
+    if positive and steps and ms.size:
+        image = np.maximum(image, 0)
     for _ in range(steps if ms.size else 0):
-        missing: Float32 = trusted * (ms - apply_weights(r.down, c.down, image))
-        image = image + apply_weights(r.up, c.up, _RELAXATION * missing)
-        if floor is not None:
-            image = np.maximum(image, np.float32(floor))
+        low = apply_weights(r.down, c.down, image)
+        if positive:
+            ratio = (ms + _DARK) / (np.maximum(low, 0) + _DARK)
+            wanted = trusted * (np.clip(ratio, 1 / _LARGEST_RATIO, _LARGEST_RATIO) - 1)
+            image = np.maximum(image * (1 + apply_weights(r.up, c.up, _RELAXATION * wanted)), 0)
+        else:
+            image = image + apply_weights(r.up, c.up, _RELAXATION * trusted * (ms - low))
     return image
 
 

@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 DEFAULT_TILE = 512
 DEFAULT_HALO = 32
 DEFAULT_BLEND = 16
-DEFAULT_CONSISTENCY = 6
+DEFAULT_CONSISTENCY = 5
 # Fitted to the peak memory of runs with tiles of 256, 512 and 768 pixels (see tests/test_memory.py).
 _RATIO_SLACK = 1.02  # a ratio of 6.01 is 6, written with rounded pixel sizes
 _BASE_BYTES = 450 << 20
@@ -151,11 +151,12 @@ def sharpened_tiles(
     blender = Blender(tiling, scene.bands, scene.grid.shape)
     scale = np.float32(scene.statistics.scale)
     # Where MS never is negative, neither is what it was made from.
-    floor = 0.0 if scene.statistics.ms_min >= 0 else None
+    positive = scene.statistics.ms_min >= 0
     with _read_ahead(scene, tiling, runner.matched) as reads:
         for tile, inputs, valid in reads:
             sharp = runner.sharpen(inputs.mpan, inputs.lms, inputs.lpan)
-            sharp = back_project(inputs.consistency, sharp, inputs.ms, inputs.ms_valid, consistency, floor) * scale
+            sharp = back_project(inputs.consistency, sharp, inputs.ms, inputs.ms_valid, consistency, positive=positive)
+            sharp *= scale
             yield tile, blender.add(tile, sharp[:, tile.rows.crop, tile.cols.crop]), valid
 
 
