@@ -137,9 +137,9 @@ def test_nearest_pixels_hold_the_centres(scale, offset, size):
     axis = AxisMap(scale, start, size, 20)
     nearest = nearest_pixels(axis)
     for k in range(size):
-        if 0 < axis.centre(k) < 20:
-            assert nearest[k] <= axis.centre(k) + 1e-6
-            assert axis.centre(k) <= nearest[k] + 1 + 1e-6
+        if 0 < axis.centres(k, k + 1)[0] < 20:
+            assert nearest[k] <= axis.centres(k, k + 1)[0] + 1e-6
+            assert axis.centres(k, k + 1)[0] <= nearest[k] + 1 + 1e-6
 
 
 # --- validity
@@ -474,8 +474,8 @@ def test_options_place_an_ungeoreferenced_ms(tmp_path):
     assert "--ratio" in caught.value.hint
     assert "--ms-origin" in caught.value.hint
     with open_scene(pan, [ms], SceneOptions(ratio=4, ms_origin=(6.5, -40))) as scene:
-        assert scene.ms_map.cols.centre(0) == pytest.approx((6 + 0.5 - 6.5) / 4)  # columns 0 to 5 lie left of MS
-        assert scene.ms_map.rows.centre(0) == pytest.approx((0.5 + 40) / 4)
+        assert scene.ms_map.cols.centres(0, 1)[0] == pytest.approx((6 + 0.5 - 6.5) / 4)  # columns 0 to 5 lie left of MS
+        assert scene.ms_map.rows.centres(0, 1)[0] == pytest.approx((0.5 + 40) / 4)
         assert scene.grid.shape == (30, 40)
 
 
@@ -698,5 +698,5 @@ def test_valid_by_windows_equals_valid_of_the_whole(tmp_path, data):
         # No valid pixel is lost and no invalid one leaks: against a plain loop over pixels.
         pan, ms = scene.read_pan(0, 0, height, width)[1], scene.read_ms(0, 0, *scene.ms_grid.shape)[1]
         y, x = row + h // 2, col + w // 2
-        under = int(scene.ms_map.rows.centre(y)), int(scene.ms_map.cols.centre(x))
+        under = int(scene.ms_map.rows.centres(y, y + 1)[0]), int(scene.ms_map.cols.centres(x, x + 1)[0])
         assert np.array_equal(whole[:, y, x], pan[0, y, x] & ms[:, under[0], under[1]])
