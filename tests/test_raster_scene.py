@@ -101,8 +101,8 @@ def test_output_is_the_pan_pixels_whose_centre_lies_in_ms(tmp_path, shift):
             PAN_TRANSFORM @ Affine.translation(columns[0], rows[0]), precision=1e-6
         )
         # The map leads from a pixel of the output to where the same place lies in MS.
-        assert scene.ms_map.cols.centre(3) == pytest.approx((columns[3] + 0.5 - shift[0]) / 4)
-        assert scene.ms_map.rows.centre(3) == pytest.approx((rows[3] + 0.5 - shift[1]) / 4)
+        assert scene.ms_map.cols.centres(3, 4)[0] == pytest.approx((columns[3] + 0.5 - shift[0]) / 4)
+        assert scene.ms_map.rows.centres(3, 4)[0] == pytest.approx((rows[3] + 0.5 - shift[1]) / 4)
 
 
 def test_south_up_files_are_taken_as_they_are(tmp_path):
