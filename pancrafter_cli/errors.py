@@ -45,3 +45,7 @@ class DeviceError(PancrafterError):
 
 class TrainingError(PancrafterError):
     """Training cannot start, cannot go on, or cannot be resumed."""
+
+
+class MetricError(PancrafterError):
+    """A quality index has no value for these images."""

@@ -1,1 +1,1 @@
-"""Quality indices with a reference, on arrays in DN and float64."""
+"""Quality indices in DN and float64, of arrays or of rasters of any size read window by window."""
