@@ -33,7 +33,11 @@ def degrade_weights(axis: AxisMap, start: int, stop: int, gain: float) -> AxisWe
     `axis` maps the coarse grid (target) to the fine grid (source): its scale is the ratio. The fine
     raster's edges are replicated.
     """
-    sigma = mtf_sigma(max(abs(axis.scale), 1.0), gain)
+    return blur_weights(axis, start, stop, mtf_sigma(max(abs(axis.scale), 1.0), gain))
+
+
+def blur_weights(axis: AxisMap, start: int, stop: int, sigma: float) -> AxisWeights:
+    """Weights of a Gaussian of `sigma` source pixels for target pixels start..stop-1; edges are replicated."""
 
     def gaussian(distance: np.ndarray) -> np.ndarray:
         inside = np.abs(distance) <= _TRUNCATE_SIGMAS * sigma

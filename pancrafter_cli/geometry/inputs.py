@@ -51,9 +51,14 @@ class InputPlan:
     cols: AxisPlan
 
 
-def plan_inputs(relation: GridMap, rows: tuple[int, int], cols: tuple[int, int]) -> InputPlan:
-    """Plan for the PAN-grid window rows x cols, both [start, stop); `relation` maps the PAN grid to MS."""
-    return InputPlan(_plan_axis(relation.rows, *rows), _plan_axis(relation.cols, *cols))
+def plan_inputs(
+    relation: GridMap, rows: tuple[int, int], cols: tuple[int, int], gain: float = DEFAULT_MS_GAIN
+) -> InputPlan:
+    """Plan for the PAN-grid window rows x cols, both [start, stop); `relation` maps the PAN grid to MS.
+
+    gain: the MTF at MS Nyquist with which PAN is brought to MS resolution.
+    """
+    return InputPlan(_plan_axis(relation.rows, *rows, gain), _plan_axis(relation.cols, *cols, gain))
 
 
 def network_inputs(
@@ -66,15 +71,21 @@ def network_inputs(
     """
     r, c = plan.rows, plan.cols
     lms = apply_weights(r.up.matrix, c.up.matrix, ms)
-    low = apply_weights(r.down.matrix, c.down.matrix, pan[:, r.blur, c.blur])
-    lpan = apply_weights(r.up.matrix, c.up.matrix, low)
+    lpan = lowpass(plan, pan)
     a, b = gain[:, None, None], offset[:, None, None]
     return a * pan[:, r.crop, c.crop] + b, lms, a * lpan + b
 
 
-def _plan_axis(axis: AxisMap, start: int, stop: int) -> AxisPlan:
+def lowpass(plan: InputPlan, pan: Float32) -> Float32:
+    """PAN (1, h, w) of `plan.*.pan` brought to MS resolution and back: (1, H, W) of the planned window."""
+    r, c = plan.rows, plan.cols
+    low = apply_weights(r.down.matrix, c.down.matrix, pan[:, r.blur, c.blur])
+    return apply_weights(r.up.matrix, c.up.matrix, low)
+
+
+def _plan_axis(axis: AxisMap, start: int, stop: int, gain: float) -> AxisPlan:
     up = cubic_weights(axis, start, stop)
-    down = degrade_weights(axis.inverse(), up.first, up.stop, DEFAULT_MS_GAIN)
+    down = degrade_weights(axis.inverse(), up.first, up.stop, gain)
     return AxisPlan((start, stop), up, down)
 
 
