@@ -1,0 +1,1 @@
+"""Reports: one self-contained HTML page per run, from arrays and numbers."""
