@@ -12,12 +12,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from pancrafter_cli.raster.scene import open_scene
-from pancrafter_cli.runtime.torch_runner import TorchRunner
-from pancrafter_cli.tasks.sharpen import SharpenOptions, make_tiling, sharpened_tiles
-from pancrafter_cli.zoo import DEFAULT_MODEL, load_model
+from pancrafter_cli.tasks.fusers import make_fuser, network_runner
+from pancrafter_cli.tasks.sharpen import DEFAULT_HALO, make_tiling, sharpened_tiles
 
 
 def main() -> None:
@@ -26,15 +24,14 @@ def main() -> None:
     parser.add_argument("pan", type=Path)
     parser.add_argument("ms", type=Path, nargs="+")
     options = parser.parse_args()
-    model = load_model(DEFAULT_MODEL)
+    runner = network_runner()
     images, tilings = [], []
     with open_scene(options.pan, options.ms) as scene:
-        for given in ({}, {"halo": "full"}):
-            asked = SharpenOptions(pan=options.pan, ms=tuple(options.ms), output=Path("none.tif"), tile=256, **given)
-            tilings.append(make_tiling(asked, model, scene.ratio))
+        fuser = make_fuser(scene, runner=runner)
+        for halo in (DEFAULT_HALO, "full"):
+            tilings.append(make_tiling(256, halo, reach=fuser.reach))
             image = np.zeros((scene.bands, *scene.grid.shape), np.float32)
-            runner = TorchRunner(model, torch.device("cpu"))
-            for tile, core, _ in sharpened_tiles(scene, runner, tilings[-1]):
+            for tile, core, _ in sharpened_tiles(scene, fuser, tilings[-1]):
                 image[:, slice(*tile.rows.core), slice(*tile.cols.core)] = core
             images.append(image / scene.statistics.scale)
     difference = 100 * np.abs(images[0] - images[1])

@@ -35,7 +35,7 @@ from pancrafter_cli.geometry.grid import AxisMap
 from pancrafter_cli.geometry.tiling import Tiling
 from pancrafter_cli.networks.pancrafter import PanCrafter, PanCrafterConfig, receptive_radius
 from pancrafter_cli.raster.scene import open_scene
-from pancrafter_cli.runtime.torch_runner import TorchRunner
+from pancrafter_cli.tasks.fusers import make_fuser, network_runner
 from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene, sharpened_tiles
 from pancrafter_cli.zoo import ModelSpec, load_model, save_model
 from tests.pairs import write_pair
@@ -81,9 +81,9 @@ def run(case: Case, **options: object) -> np.ndarray:
 def whole(case: Case, tiling: Tiling) -> np.ndarray:
     """The sharpened scene as float32 DN with the given tiling."""
     with open_scene(case.pan, [case.ms]) as scene:
-        runner = TorchRunner(load_model(str(case.model)), torch.device("cpu"))
+        fuser = make_fuser(scene, runner=network_runner(str(case.model), "cpu"))
         out = np.full((scene.bands, *scene.grid.shape), np.nan, np.float32)
-        for tile, core, _ in sharpened_tiles(scene, runner, tiling):
+        for tile, core, _ in sharpened_tiles(scene, fuser, tiling):
             out[:, slice(*tile.rows.core), slice(*tile.cols.core)] = core
         return out / scene.statistics.scale
 

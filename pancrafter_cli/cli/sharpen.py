@@ -7,8 +7,7 @@ from pathlib import Path
 
 import typer
 
-from pancrafter_cli.cli.output import pixel_progress, print_json
-from pancrafter_cli.errors import UsageError
+from pancrafter_cli.cli.output import parse_point, pixel_progress, print_json
 
 EXAMPLES = """Examples:
 
@@ -32,12 +31,20 @@ def command(
     pan: Path = typer.Argument(..., help="PAN raster, one band."),
     ms: list[Path] = typer.Argument(..., help="MS raster; or several rasters of one grid, in the order of bands."),
     output: Path = typer.Option(..., "-o", "--output", help="GeoTIFF to write."),
+    method: str = typer.Option(
+        "network", help="network, or classical: exp, brovey, gsa, mtf-glp-fs, mtf-glp-hpm-r, bdsd-pc."
+    ),
     model: str = typer.Option("universal-small", help="Shipped model (see `pancrafter models`) or path to one."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
     precision: PrecisionChoice = typer.Option(PrecisionChoice.AUTO, help="auto: fp32 on a CPU, bf16 on a GPU."),
     tile: int = typer.Option(512, help="Tile side in PAN pixels, a multiple of 256; smaller needs less memory."),
     halo: str = typer.Option("32", help="PAN pixels read around a tile, or 'full': exact, reads twice the pixels."),
-    consistency: int = typer.Option(5, help="Back-projections that pull the result onto MS; 0: none."),
+    consistency: int | None = typer.Option(
+        None, help="Back-projections that pull the result onto MS; default: 5 after a network, 0 after other methods."
+    ),
+    sensor: str | None = typer.Option(
+        None, help="Sensor whose MTF classical methods assume; default: from the metadata, else generic."
+    ),
     ratio: float | None = typer.Option(None, help="MS over PAN pixel size; only for files without georeferencing."),
     ms_origin: str | None = typer.Option(
         None, metavar="X,Y", help="MS upper-left corner in PAN pixels; only for files without georeferencing."
@@ -55,12 +62,14 @@ def command(
         pan=pan,
         ms=tuple(ms),
         output=output,
+        method=method,
         model=model,
         device=device,
         precision=precision.value,
         tile=tile,
         halo=_halo(halo),
         consistency=consistency,
+        sensor=sensor,
         ratio=ratio,
         ms_origin=parse_point(ms_origin, "--ms-origin"),
         overwrite=overwrite,
@@ -70,23 +79,14 @@ def command(
     if as_json:
         print_json(result)
         return
+    fuser = result.fuser
+    name = fuser.method if fuser.model is None else f"model {fuser.model}"
     rate = result.width * result.height / result.seconds / 1e6
     print(
         f"{result.output}: {result.width} x {result.height} pixels, {result.bands} bands, {result.dtype}, "
-        f"ratio {result.ratio:.4g}, {100 * result.valid:.1f} % valid; model {result.model} on {result.device} "
-        f"({result.precision}), {result.seconds:.1f} s, {rate:.2f} Mpixel/s"
+        f"ratio {result.ratio:.4g}, {100 * result.valid:.1f} % valid; {name} on {fuser.device} "
+        f"({fuser.precision}), {result.seconds:.1f} s, {rate:.2f} Mpixel/s"
     )
-
-
-def parse_point(text: str | None, flag: str) -> tuple[float, float] | None:
-    """'X,Y' as two numbers. Raises UsageError."""
-    if text is None:
-        return None
-    try:
-        x, y = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"{flag} {text}: expected two numbers X,Y", f"for example {flag} -12.5,40") from error
-    return x, y
 
 
 def _halo(text: str) -> int | str:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 
+STRIDE = 4  # networks halve images twice: sizes are padded to multiples of this, halos are multiples of it
+
 
 @dataclass(frozen=True)
 class Span:

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pancrafter_cli.geometry.tiling import STRIDE
 from pancrafter_cli.networks.attention import ATTENTION_RADIUS, CM3A, Mode
 
-STRIDE = 4  # sizes are padded to multiples of this; tiles start at multiples of it
 _EPS = 1e-6
 
 

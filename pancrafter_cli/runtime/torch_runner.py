@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pancrafter_cli.errors import DeviceError, UsageError
 from pancrafter_cli.geometry.inputs import band_groups
+from pancrafter_cli.networks.pancrafter import receptive_radius
 from pancrafter_cli.zoo import Model
 
 Float32 = NDArray[np.float32]
@@ -48,6 +49,8 @@ class TorchRunner:
         self.network = model.network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         if device.type == "cuda" and self.precision == "fp32":
             torch.backends.cudnn.allow_tf32 = False  # or convolutions would quietly keep 10 bits of 23
+        self.spec, self.sha256 = model.spec, model.sha256
+        self.radius = receptive_radius(model.spec.config)
         self.bands = model.spec.bands
         self.matched = model.spec.config.pan == "matched"
 

@@ -1,0 +1,142 @@
+"""Methods ready to fuse one scene: a network with its model, or a classical method fitted to the scene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pancrafter_cli.classical.methods import METHODS
+from pancrafter_cli.errors import GeometryError, UsageError
+from pancrafter_cli.geometry.consistency import consistency_reach
+from pancrafter_cli.geometry.sensors import mtf_of, sensor_from_metadata
+from pancrafter_cli.raster.scene import Scene
+from pancrafter_cli.tasks.fusion import ClassicalFuser, fit_classical
+from pancrafter_cli.tasks.tile_inputs import Span, read_inputs, read_observed
+
+if TYPE_CHECKING:
+    from pancrafter_cli.runtime.torch_runner import Precision, TorchRunner
+    from pancrafter_cli.zoo import ModelSpec
+
+Float32 = NDArray[np.float32]
+
+NETWORK = "network"  # the method's name when a model does the work
+DEFAULT_CONSISTENCY = 5  # of networks; classical methods are run as published, without
+_RATIO_SLACK = 1.02  # a ratio of 6.01 is 6, written with rounded pixel sizes
+
+
+@dataclass(frozen=True)
+class FuserFacts:
+    """What did the work: method, and for a network its model, its hash, where and in which precision it ran."""
+
+    method: str
+    model: str | None = None
+    model_sha256: str | None = None
+    device: str = "cpu"
+    precision: str = "fp32"
+
+
+class Fuser(Protocol):
+    """A method bound to a scene. `reach`: PAN pixels around a pixel that can change it."""
+
+    facts: FuserFacts
+    reach: int
+
+    def read(self, rows: Span, cols: Span) -> Callable[[], Float32]:
+        """Read a window of the output grid; the call that is returned makes it sharp: (C, h, w) in DN."""
+
+
+class NetworkFuser:
+    """A network on a device, and back-projections onto MS after it."""
+
+    def __init__(self, scene: Scene, runner: TorchRunner, consistency: int = DEFAULT_CONSISTENCY) -> None:
+        check_ratio(scene, runner.spec)
+        self._scene, self._runner, self._steps = scene, runner, consistency
+        self.facts = FuserFacts(
+            NETWORK, runner.spec.name, runner.sha256, device=str(runner.device), precision=runner.precision
+        )
+        self.reach = runner.radius + consistency_reach(scene.ratio, consistency)
+
+    def read(self, rows: Span, cols: Span) -> Callable[[], Float32]:
+        """Read a window of the output grid; the call that is returned makes it sharp: (C, h, w) in DN."""
+        inputs = read_inputs(self._scene, rows, cols, matched=self._runner.matched)
+
+        def fuse() -> Float32:
+            sharp = self._runner.sharpen(inputs.mpan, inputs.lms, inputs.lpan)
+            sharp = inputs.observed.pull(sharp, self._steps)
+            sharp *= np.float32(self._scene.statistics.scale)
+            return sharp
+
+        return fuse
+
+
+class FittedFuser:
+    """A classical method fitted to the scene, and back-projections onto MS after it where asked for."""
+
+    def __init__(self, scene: Scene, method: str, sensor: str | None = None, consistency: int = 0) -> None:
+        mtf = mtf_of(sensor or sensor_from_metadata(scene.metadata), scene.bands)
+        self._scene, self._steps = scene, consistency
+        self._fuser: ClassicalFuser = fit_classical(scene, method, mtf.ms, mtf.pan)
+        self.facts = FuserFacts(method)
+        # Windows are read with all that their pixels depend on.
+        self.reach = consistency_reach(scene.ratio, consistency)
+
+    def read(self, rows: Span, cols: Span) -> Callable[[], Float32]:
+        """Fuse a window of the output grid; the call that is returned only hands it over: (C, h, w) in DN."""
+        sharp = self._fuser.fuse(self._scene, rows, cols)
+        if self._steps:
+            scale = np.float32(self._scene.statistics.scale)
+            sharp = read_observed(self._scene, rows, cols).pull(sharp / scale, self._steps) * scale
+        return lambda: sharp
+
+
+def make_fuser(
+    scene: Scene,
+    method: str = NETWORK,
+    runner: TorchRunner | None = None,
+    *,
+    sensor: str | None = None,
+    consistency: int | None = None,
+) -> Fuser:
+    """The method by its name, ready for a scene; `runner` holds the model of the method "network".
+
+    sensor: whose MTF classical methods assume; by default the one the scene's metadata name, else generic gains.
+    consistency: back-projections; by default 5 for networks and none for classical methods.
+    Raises UsageError for an unknown method or sensor, GeometryError for a ratio the model was not made for.
+    """
+    if consistency is not None and consistency < 0:
+        raise UsageError(f"--consistency {consistency}: expected a number of steps", "0 turns it off")
+    if runner is not None and method == NETWORK:
+        return NetworkFuser(scene, runner, DEFAULT_CONSISTENCY if consistency is None else consistency)
+    check_method(method)
+    return FittedFuser(scene, method, sensor, consistency or 0)
+
+
+def check_method(method: str) -> None:
+    """Raise UsageError when there is no such method."""
+    if method not in (NETWORK, *METHODS):
+        raise UsageError(f"unknown method '{method}'", f"use {NETWORK}, {', '.join(METHODS)}")
+
+
+def network_runner(model: str | None = None, device: str = "auto", precision: Precision = "auto") -> TorchRunner:
+    """A model by name or path, or the default one, on a device. Raises ModelError, DeviceError or UsageError."""
+    # torch takes a second to load, and classical methods do without it.
+    from pancrafter_cli.runtime.torch_runner import TorchRunner, pick_device
+    from pancrafter_cli.zoo import load_model
+
+    picked = pick_device(device)
+    return TorchRunner(load_model(model) if model else load_model(), picked, precision)
+
+
+def check_ratio(scene: Scene, spec: ModelSpec) -> None:
+    """Raise GeometryError when the scene's ratio lies beyond what the model was trained on."""
+    low, high = spec.ratios
+    if not low / _RATIO_SLACK <= scene.ratio <= high * _RATIO_SLACK:
+        raise GeometryError(
+            f"MS pixels are {scene.ratio:.2f} times as large as PAN pixels; model '{spec.name}' "
+            f"was trained for ratios {low:g} to {high:g}",
+            "choose a model for this ratio with --model, or resample MS nearer to PAN first",
+        )

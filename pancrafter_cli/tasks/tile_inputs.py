@@ -1,0 +1,86 @@
+"""What a window of the output grid is made from: read, freed of holes, and resampled. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pancrafter_cli.geometry.consistency import ConsistencyPlan, back_project, plan_consistency
+from pancrafter_cli.geometry.inputs import network_inputs, plan_inputs
+from pancrafter_cli.raster.scene import Scene
+from pancrafter_cli.raster.windows import read_filled
+
+Float32 = NDArray[np.float32]
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class TileInputs:
+    """A window's network inputs (C, H, W) in DN / scale, and what consistency needs of it."""
+
+    mpan: Float32
+    lms: Float32
+    lpan: Float32
+    observed: Observed
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The MS pixels (C, h, w) centred in a window, in DN / scale, which of them count, and how they lie in it."""
+
+    ms: Float32
+    valid: NDArray[np.bool_]
+    plan: ConsistencyPlan
+    positive: bool
+
+    def pull(self, sharp: Float32, steps: int) -> Float32:
+        """The sharp window (C, H, W), in DN / scale, after `steps` back-projections onto MS."""
+        return back_project(self.plan, sharp, self.ms, self.valid, steps, positive=self.positive)
+
+
+def read_inputs(scene: Scene, rows: Span, cols: Span, *, matched: bool = True) -> TileInputs:
+    """What a network sees of a window [start, stop) of the output grid; holes are filled from around them.
+
+    `matched` False gives PAN itself, (1, H, W), in place of PAN matched to the bands.
+    """
+    statistics = scene.statistics
+    plan = plan_inputs(scene.ms_map, rows, cols)
+    pan, _ = read_filled_pan(scene, plan.rows.pan, plan.cols.pan)
+    ms, ms_valid = read_filled_ms(scene, plan.rows.ms, plan.cols.ms)
+    gain = statistics.gain if matched else np.ones(1)
+    offset = statistics.offset if matched else np.zeros(1)
+    # Fill and matching are in DN; the division comes last, so that float32 keeps what small DN differences hold.
+    images = network_inputs(plan, pan, ms, gain.astype(np.float32), offset.astype(np.float32))
+    scale = np.float32(statistics.scale)
+    mpan, lms, lpan = (image / scale for image in images)
+    consistency = plan_consistency(scene.ms_map, rows, cols)
+    inner = tuple(
+        slice(axis.ms[0] - first, axis.ms[1] - first)
+        for axis, first in ((consistency.rows, plan.rows.ms[0]), (consistency.cols, plan.cols.ms[0]))
+    )
+    return TileInputs(mpan, lms, lpan, _observed(scene, ms[:, *inner], ms_valid[:, *inner], consistency))
+
+
+def read_observed(scene: Scene, rows: Span, cols: Span) -> Observed:
+    """The MS pixels centred in a window [start, stop) of the output grid."""
+    plan = plan_consistency(scene.ms_map, rows, cols)
+    ms, valid = read_filled_ms(scene, plan.rows.ms, plan.cols.ms)
+    return _observed(scene, ms, valid, plan)
+
+
+def read_filled_pan(scene: Scene, rows: Span, cols: Span) -> tuple[Float32, NDArray[np.bool_]]:
+    """PAN (1, h, w) of a window of the output grid, in DN, without holes; and where it had none."""
+    return read_filled(scene.read_pan, rows, cols, scene.grid.shape, np.array([scene.statistics.pan_mean]))
+
+
+def read_filled_ms(scene: Scene, rows: Span, cols: Span) -> tuple[Float32, NDArray[np.bool_]]:
+    """MS (C, h, w) of a window of the MS grid, in DN, without holes; and where it had none."""
+    return read_filled(scene.read_ms, rows, cols, scene.ms_grid.shape, scene.statistics.ms_mean)
+
+
+def _observed(scene: Scene, ms: Float32, valid: NDArray[np.bool_], plan: ConsistencyPlan) -> Observed:
+    # Where MS never is negative, neither is what it was made from.
+    positive = scene.statistics.ms_min >= 0
+    return Observed(ms / np.float32(scene.statistics.scale), valid, plan, positive)
