@@ -6,8 +6,7 @@ from pathlib import Path
 
 import typer
 
-from pancrafter_cli.cli.output import print_json, print_rows
-from pancrafter_cli.cli.sharpen import parse_point
+from pancrafter_cli.cli.output import parse_point, print_json, print_rows
 
 EXAMPLES = """Examples:
 

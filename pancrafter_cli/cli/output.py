@@ -1,4 +1,4 @@
-"""Printing: results for people or machines, and progress."""
+"""What commands share: reading numbers from flags, printing results for people or machines, and progress."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pancrafter_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from pancrafter_cli.report.contents import Table
 
 
 def print_json(value: Any) -> None:
@@ -51,3 +56,56 @@ def pixel_progress(wanted: bool | None) -> Iterator[Callable[[int, int], None]]:
             bar.update(done - bar.n)
 
         yield update
+
+
+@contextmanager
+def step_progress(wanted: bool | None) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar over steps with names on stderr; `wanted` None shows it on a terminal only."""
+    from tqdm import tqdm
+
+    shown = sys.stderr.isatty() if wanted is None else wanted
+    with tqdm(disable=not shown, file=sys.stderr) as bar:
+
+        def update(what: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.set_description(what, refresh=False)
+            bar.update(done - bar.n)
+            bar.refresh()
+
+        yield update
+
+
+def print_table(table: Table) -> None:
+    """A table of numbers, columns aligned; an arrow says which way is better."""
+    from pancrafter_cli.report.page import cells
+
+    arrows = {"low": " \u2193", "high": " \u2191", None: ""}
+    head = [table.row_header, *(c.name + arrows[c.better] for c in table.columns)]
+    body = [
+        [row.label, *(f"{c.text} \u00b1 {c.deviation}" if c.deviation else c.text for c in line)]
+        for row, line in zip(table.rows, cells(table), strict=True)
+    ]
+    widths = [max(len(line[k]) for line in (head, *body)) for k in range(len(head))]
+    for line in (head, *body):
+        print("  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]))
+
+
+def parse_point(text: str | None, flag: str) -> tuple[float, float] | None:
+    """'X,Y' as two numbers. Raises UsageError."""
+    if text is None:
+        return None
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"{flag} {text}: expected two numbers X,Y", f"for example {flag} -12.5,40") from error
+    return x, y
+
+
+def parse_bands(text: str | None) -> tuple[int, ...] | None:
+    """'3,2,1' as band indices counted from 0. Raises UsageError."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) - 1 for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--bands {text}: expected band numbers R,G,B", "for example --bands 3,2,1") from error

@@ -1,0 +1,90 @@
+"""`pancrafter eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from pancrafter_cli.cli.output import parse_point, print_table, step_progress
+from pancrafter_cli.cli.score import GeometryChoice
+from pancrafter_cli.errors import UsageError
+
+EXAMPLES = """Examples:
+
+pancrafter eval scenes/paris scenes/rome --report report/
+
+pancrafter eval scenes/* --methods exp,gsa,network --protocol reduced --shift 0,0.5,1
+
+pancrafter eval test_wv3.h5 --sensor WV3 --cut 21
+"""
+
+
+def command(
+    scenes: list[Path] = typer.Argument(..., help="Folders with pan.tif and ms.tif (gt.tif), or h5 files."),
+    methods: str = typer.Option(
+        "exp,brovey,gsa,mtf-glp-fs,mtf-glp-hpm-r,bdsd-pc,network", help="Methods, separated by commas."
+    ),
+    model: list[str] = typer.Option([], help="Model of the method `network`, name or path; repeat for several."),
+    protocol: str = typer.Option("reduced,full", help="reduced (Wald), full, or both."),
+    geometry: GeometryChoice = typer.Option(
+        GeometryChoice.AREA, help="area: pixels are areas; toolbox: MS samples at 4k + 2 (always so for h5)."
+    ),
+    sensor: str | None = typer.Option(None, help="Sensor of all scenes; default: from metadata, else generic MTF."),
+    size: int = typer.Option(1024, help="MS pixels a side taken from the middle of larger scenes (reduced)."),
+    shift: str | None = typer.Option(None, metavar="S,S,...", help="Move MS by so many MS pixels: robustness curve."),
+    registration: str = typer.Option("auto", help="auto, off or DX,DY in MS pixels."),
+    cut: int = typer.Option(0, help="Border left out beside a reference; published tables use 21."),
+    peak: float | None = typer.Option(None, help="Greatest possible DN; default: of the sensor, else of the truth."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
+    ratio: float | None = typer.Option(None, help="MS over PAN pixel size; only for files without georeferencing."),
+    ms_origin: str | None = typer.Option(
+        None, metavar="X,Y", help="MS upper-left corner in PAN pixels; only for files without georeferencing."
+    ),
+    report: Path | None = typer.Option(None, metavar="DIR", help="Write eval.md, eval.csv, eval.json and index.html."),
+    progress: bool | None = typer.Option(None, "--progress/--no-progress", help="Progress on stderr."),
+    as_json: bool = typer.Option(False, "--json", help="Print rows and means as JSON."),
+) -> None:
+    """Compare methods and models over scenes: reduced and full resolution, and robustness to misregistration."""
+    from pancrafter_cli.raster.scene import SceneOptions
+    from pancrafter_cli.tasks.eval_report import curve_tables, mean_tables, scene_tables, to_json, write_evaluation
+    from pancrafter_cli.tasks.evaluate import EvalOptions, contestants, evaluate
+
+    options = EvalOptions(
+        scenes=tuple(scenes),
+        contestants=contestants(_parts(methods), model),
+        protocols=tuple(_parts(protocol)),
+        geometry=geometry.value,
+        sensor=sensor,
+        size=size,
+        shifts=_numbers(shift),
+        registration=registration,
+        cut=cut,
+        peak=peak,
+        device=device,
+        scene=SceneOptions(ratio=ratio, ms_origin=parse_point(ms_origin, "--ms-origin")),
+    )
+    with step_progress(progress) as tell:
+        result = evaluate(options, tell)
+    files = write_evaluation(result, report) if report else []
+    if as_json:
+        print(to_json(result))
+        return
+    for table in (*(t for _, _, t in scene_tables(result)), *mean_tables(result), *curve_tables(result)):
+        print(f"\n{table.title}. {table.caption}")
+        print_table(table)
+    for warning in result.warnings:
+        print(f"warning: {warning}")
+    for file in files:
+        print(file)
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in _parts(text or ""))
+    except ValueError as error:
+        raise UsageError(f"--shift {text}: expected numbers", "for example --shift 0,0.5,1") from error

@@ -1,0 +1,189 @@
+"""An evaluation written down: Markdown, CSV, JSON, and an HTML page with pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from pancrafter_cli.errors import OutputError
+from pancrafter_cli.report.contents import Chart, Column, EvalReport, Layer, Row, SceneReport, Series, Table
+from pancrafter_cli.report.page import cells, render_eval, write_page
+from pancrafter_cli.report.pictures import stretch
+from pancrafter_cli.tasks.evaluate import FULL, REDUCED, EvalResult, EvalRow, FloatArray, means
+from pancrafter_cli.tasks.score import EXP
+from pancrafter_cli.tasks.score_report import COLUMNS, display_bands
+from pancrafter_cli.version import __version__
+
+_TITLES = {REDUCED: "Reduced resolution (Wald's protocol)", FULL: "Full resolution"}
+
+
+def mean_tables(result: EvalResult) -> list[Table]:
+    """One table a protocol: methods by indices, mean and deviation over the scenes."""
+    tables = []
+    for protocol in (REDUCED, FULL):
+        found = means(result.rows, protocol)
+        if not found:
+            continue
+        names = tuple(next(iter(found.values())))
+        count = len({row.scene for row in result.rows if row.protocol == protocol})
+        rows = tuple(
+            Row(method, tuple(values[n][0] for n in names), tuple(values[n][1] for n in names))
+            for method, values in found.items()
+        )
+        caption = f"Mean over {count} scenes, \u00b1 standard deviation (N - 1)." if count > 1 else "One scene."
+        tables.append(Table(_TITLES[protocol], tuple(COLUMNS[n] for n in names), rows, caption, "method"))
+    return tables
+
+
+def scene_tables(result: EvalResult) -> list[tuple[str, str, Table]]:
+    """(scene, protocol, table of methods by indices) of every scene."""
+    tables = []
+    for scene, protocol in dict.fromkeys((row.scene, row.protocol) for row in result.rows):
+        own = [row for row in result.rows if (row.scene, row.protocol) == (scene, protocol)]
+        names = tuple(own[0].scores)
+        rows = tuple(Row(row.method, tuple(row.scores[n] for n in names)) for row in own)
+        title = f"{scene}: {_TITLES[protocol].lower()}"
+        tables.append((scene, protocol, Table(title, tuple(COLUMNS[n] for n in names), rows, row_header="method")))
+    return tables
+
+
+def curve_tables(result: EvalResult) -> list[Table]:
+    """Mean ERGAS over the scenes by method and shift, without registration and with it."""
+    tables = []
+    for registration, title in (("off", "Shifted MS, registration off"), ("auto", "Shifted MS, registration on")):
+        points = _curve_points(result.curve, registration)
+        if points:
+            shifts = sorted({shift for values in points.values() for shift in values})
+            columns = tuple(Column(f"{shift:g}", "low", 3) for shift in shifts)
+            rows = tuple(Row(method, tuple(values.get(s) for s in shifts)) for method, values in points.items())
+            tables.append(Table(title, columns, rows, "Mean ERGAS by shift in MS pixels.", "method"))
+    return tables
+
+
+def to_markdown(result: EvalResult) -> str:
+    """All tables as Markdown, the best of each column in bold."""
+    parts = [_markdown(t) for t in (*mean_tables(result), *curve_tables(result))]
+    parts += [_markdown(table) for _, _, table in scene_tables(result)]
+    settings = "\n".join(f"- {name}: {value}" for name, value in result.settings.items())
+    warnings = "\n".join(f"- {w}" for w in result.warnings)
+    return "\n\n".join([*parts, f"Settings\n\n{settings}", *([f"Warnings\n\n{warnings}"] if warnings else [])]) + "\n"
+
+
+def to_csv(result: EvalResult) -> str:
+    """One line per scene, protocol, method, shift and index."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["scene", "protocol", "method", "shift", "registration", "index", "value", "seconds"])
+    for row in (*result.rows, *result.curve):
+        for name, value in row.scores.items():
+            facts = [row.scene, row.protocol, row.method, row.shift, row.registration]
+            writer.writerow([*facts, name, repr(value), f"{row.seconds:.3f}"])
+    return out.getvalue()
+
+
+def to_json(result: EvalResult) -> str:
+    """Rows, means and settings."""
+    document = {
+        "rows": [asdict(row) for row in result.rows],
+        "curve": [asdict(row) for row in result.curve],
+        "means": {p: means(result.rows, p) for p in (REDUCED, FULL)},
+        "settings": dict(result.settings),
+        "warnings": list(result.warnings),
+    }
+    return json.dumps(document, indent=2)
+
+
+def write_evaluation(result: EvalResult, folder: Path) -> list[Path]:
+    """Write eval.md, eval.csv, eval.json and index.html into a folder. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror})", "choose another folder") from error
+    makers: Mapping[str, Callable[[EvalResult], str]] = {
+        "eval.md": to_markdown,
+        "eval.csv": to_csv,
+        "eval.json": to_json,
+        "index.html": lambda r: render_eval(_report(r)),
+    }
+    for name, make in makers.items():
+        write_page(folder / name, make(result))
+    return [folder / name for name in makers]
+
+
+def _report(result: EvalResult) -> EvalReport:
+    tables = mean_tables(result)
+    scenes = []
+    for scene, protocol, table in scene_tables(result):
+        crops = result.pictures.get((scene, protocol), {})
+        scenes.append(SceneReport(f"{scene}, {protocol}", table, tuple(_crops(crops))))
+    return EvalReport(
+        title="Pansharpening methods compared",
+        version=__version__,
+        facts=tuple((t.title, t.caption) for t in tables),
+        means=tables[0],
+        more=(*tables[1:], *curve_tables(result)),
+        scenes=tuple(scenes),
+        charts=tuple(_charts(result)),
+        settings=tuple(result.settings.items()),
+        notes=result.warnings,
+    )
+
+
+def _crops(images: Mapping[str, FloatArray]) -> list[Layer]:
+    """The same place as every method made it, all with the stretch of `exp` or of the first."""
+    limits = None
+    order = sorted(images, key=lambda name: name != EXP)
+    pictures = {}
+    for name in order:
+        image = images[name]
+        bands = (0, 0, 0) if len(image) < 3 else display_bands([None] * len(image), None)
+        valid = np.asarray(np.isfinite(image).all(axis=0))
+        if name == "PAN":
+            pictures[name], _ = stretch(image, valid, (0, 0, 0))
+        else:
+            pictures[name], limits = stretch(image, valid, bands, limits)
+    return [Layer(name, pictures[name]) for name in images]
+
+
+def _charts(result: EvalResult) -> list[Chart]:
+    charts = []
+    for registration, title in (("off", "registration off"), ("auto", "registration on")):
+        points = _curve_points(result.curve, registration)
+        if points:
+            series = tuple(
+                Series(method, tuple(sorted(values)), tuple(values[s] for s in sorted(values)))
+                for method, values in points.items()
+            )
+            charts.append(Chart(f"ERGAS with MS moved, {title}", "shift in MS pixels", "mean ERGAS", series))
+    return charts
+
+
+def _curve_points(rows: Sequence[EvalRow], registration: str) -> dict[str, dict[float, float]]:
+    """Mean ERGAS by method and shift."""
+    collected: dict[str, dict[float, list[float]]] = {}
+    for row in rows:
+        if row.registration == registration:
+            collected.setdefault(row.method, {}).setdefault(row.shift, []).append(row.scores["ergas"])
+    return {m: {s: float(np.mean(v)) for s, v in values.items()} for m, values in collected.items()}
+
+
+def _markdown(table: Table) -> str:
+    """A table in Markdown."""
+    arrows = {"low": " \u2193", "high": " \u2191", None: ""}
+    lines = [
+        f"**{table.title}.** {table.caption}".rstrip(),
+        "",
+        f"| {table.row_header} | " + " | ".join(c.name + arrows[c.better] for c in table.columns) + " |",
+        "|---|" + "---:|" * len(table.columns),
+    ]
+    for row, line in zip(table.rows, cells(table), strict=True):
+        texts = [f"{c.text} \u00b1 {c.deviation}" if c.deviation else c.text for c in line]
+        shown = [f"**{text}**" if c.best else text for text, c in zip(texts, line, strict=True)]
+        lines.append(f"| {row.label} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
