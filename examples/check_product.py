@@ -19,6 +19,7 @@ from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights
 from pancrafter_cli.geometry.grid import overlap
 from pancrafter_cli.geometry.resample import apply_weights
 from pancrafter_cli.raster.scene import SceneOptions, open_scene
+from pancrafter_cli.tasks.register import register
 
 
 def main() -> None:
@@ -31,9 +32,11 @@ def main() -> None:
     parser.add_argument("--ms-origin", type=lambda text: tuple(float(v) for v in text.split(",")))
     options = parser.parse_args()
     with (
-        open_scene(options.pan, options.ms, SceneOptions(options.ratio, options.ms_origin)) as scene,
+        open_scene(options.pan, options.ms, SceneOptions(options.ratio, options.ms_origin)) as opened,
         rasterio.open(options.product) as product,
     ):
+        # Where sharpen found MS to lie, which is where it put it.
+        scene, _ = register(opened)
         image = product.read().astype(np.float64)
         stored = product.read_masks() > 0
         valid = scene.valid(0, 0, *scene.grid.shape)

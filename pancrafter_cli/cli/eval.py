@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from pancrafter_cli.cli.output import parse_point, print_table, step_progress
+from pancrafter_cli.cli.output import parse_point, parse_registration, print_table, step_progress
 from pancrafter_cli.cli.score import GeometryChoice
 from pancrafter_cli.errors import UsageError
 
@@ -58,7 +58,7 @@ def command(
         sensor=sensor,
         size=size,
         shifts=_numbers(shift),
-        registration=registration,
+        registration=parse_registration(registration),
         cut=cut,
         peak=peak,
         device=device,

@@ -23,21 +23,18 @@ def command(
     ms_origin: str | None = typer.Option(
         None, metavar="X,Y", help="MS upper-left corner in PAN pixels; only for files without georeferencing."
     ),
+    displacement: bool = typer.Option(
+        False, "--displacement", help="Show the shift in each window: x, y in MS pixels."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Say what `sharpen` would see: grids, ratio, overlap, nodata, measured shift, model, tiles, memory."""
     from pancrafter_cli.tasks.inspect import inspect_scene
 
-    facts = inspect_scene(pan, tuple(ms), ratio, parse_point(ms_origin, "--ms-origin"))
+    facts = inspect_scene(pan, tuple(ms), ratio, parse_point(ms_origin, "--ms-origin"), displacement=displacement)
     if as_json:
         print_json(facts)
         return
-    shift = (
-        f"{facts.shift.dx:+.2f}, {facts.shift.dy:+.2f} MS pixels (x, y), spread {facts.shift.spread:.2f}, "
-        f"{facts.shift.windows} windows"
-        if facts.shift.windows
-        else "could not be measured"
-    )
     print_rows(
         [
             ("PAN", f"{facts.pan_shape[1]} x {facts.pan_shape[0]} pixels, {facts.pan_dtype}"),
@@ -59,9 +56,12 @@ def command(
             ("sensor", facts.sensor or "not stated in the files"),
             ("scale", f"{facts.scale:g} DN"),
             ("PAN fit", ", ".join(f"{r:.2f}" for r in facts.correlation) + " (correlation with each band)"),
-            ("shift", shift),
+            ("shift", facts.shift.text),
             ("model", f"{facts.model}, {facts.passes} pass(es) per tile"),
             ("tiles", f"{facts.tiles} of {facts.tile} pixels"),
             ("memory", f"about {facts.memory_bytes / 2**30:.1f} GiB"),
         ]
     )
+    for w in facts.displacement or ():
+        where = f"MS row {w.row:g}, column {w.col:g}"
+        print(f"{where}: {w.dx:+.2f}, {w.dy:+.2f} +- {w.sigma:.2f}, fit {w.fit:.2f}" if w.matched else f"{where}: none")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from pancrafter_cli.cli.output import parse_bands, parse_point, print_json, print_table
+from pancrafter_cli.cli.output import parse_bands, parse_point, parse_registration, print_json, print_table
 from pancrafter_cli.errors import UsageError
 
 EXAMPLES = """Examples:
@@ -48,6 +48,7 @@ def command(
     geometry: GeometryChoice = typer.Option(
         GeometryChoice.AREA, help="area: pixels are areas; toolbox: MS samples at 4k + 2, as in published tables."
     ),
+    registration: str = typer.Option("auto", help="As given to sharpen: auto, off or DX,DY (--full-res)."),
     report: Path | None = typer.Option(None, metavar="DIR", help="Write DIR/index.html with pictures and maps."),
     bands: str | None = typer.Option(None, metavar="R,G,B", help="Bands shown in the report, counted from 1."),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
@@ -72,6 +73,7 @@ def command(
         geometry=geometry.value,
         cut=cut,
         peak=peak,
+        registration=parse_registration(registration),
         scene=SceneOptions(ratio=ratio if full_res else None, ms_origin=parse_point(ms_origin, "--ms-origin")),
     )
     with ExitStack() as stack:

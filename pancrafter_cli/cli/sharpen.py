@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from pancrafter_cli.cli.output import parse_point, pixel_progress, print_json
+from pancrafter_cli.cli.output import parse_point, parse_registration, pixel_progress, print_json
 
 EXAMPLES = """Examples:
 
@@ -45,6 +45,9 @@ def command(
     sensor: str | None = typer.Option(
         None, help="Sensor whose MTF classical methods assume; default: from the metadata, else generic."
     ),
+    registration: str = typer.Option(
+        "auto", help="auto: measure how far MS lies off PAN and correct it; off; or DX,DY in MS pixels."
+    ),
     ratio: float | None = typer.Option(None, help="MS over PAN pixel size; only for files without georeferencing."),
     ms_origin: str | None = typer.Option(
         None, metavar="X,Y", help="MS upper-left corner in PAN pixels; only for files without georeferencing."
@@ -70,6 +73,7 @@ def command(
         halo=_halo(halo),
         consistency=consistency,
         sensor=sensor,
+        registration=parse_registration(registration),
         ratio=ratio,
         ms_origin=parse_point(ms_origin, "--ms-origin"),
         overwrite=overwrite,
@@ -87,6 +91,7 @@ def command(
         f"ratio {result.ratio:.4g}, {100 * result.valid:.1f} % valid; {name} on {fuser.device} "
         f"({fuser.precision}), {result.seconds:.1f} s, {rate:.2f} Mpixel/s"
     )
+    print(f"registration: {result.registration.text}")
 
 
 def _halo(text: str) -> int | str:

@@ -1,99 +1,212 @@
-"""Measuring how far MS lies from where the transforms say it lies, to a fraction of a pixel."""
+"""Measuring how far MS lies from where the transforms say it lies: many windows, one robust shift."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from pancrafter_cli.geometry.grid import AxisMap, GridMap, overlap
+from pancrafter_cli.geometry.matching import (
+    SEARCH,
+    WANDER,
+    BoolArray,
+    FloatArray,
+    Sample,
+    WindowShift,
+    match,
+    pan_reach,
+    peak,
+    surface,
+)
 
-_WINDOW = 64
-_SMALLEST_WINDOW = 16
-_UPSAMPLE = 50  # the peak of the correlation is located on a grid of 1/50 pixel
-_MIN_PEAK = 0.15  # windows whose whitened correlation has a weaker peak hold nothing to match
+Window = tuple[int, int, int, int]  # row, column, height, width
+Read = tuple[NDArray[np.float32], BoolArray]
+
+MIN_WINDOWS = 3
+MAX_SPREAD = 0.5  # MS pixels
+_MAX_ERROR = 0.15
+_WINDOW, _SMALL_WINDOW, _SMALLEST_WINDOW = 64, 24, 16  # MS pixels
+_LARGEST_PAN_WINDOW = 2048
+_FEWEST_STARTS, _MOST_STARTS = 3, 8  # windows per axis; those of small scenes overlap
+_MOST_BANDS = 12
+
+
+class Readable(Protocol):
+    """A PAN and MS pair that is read by the window."""
+
+    @property
+    def ms_map(self) -> GridMap:
+        """Relation of PAN pixels to MS pixels."""
+
+    @property
+    def ratio(self) -> float:
+        """MS pixel size over PAN pixel size."""
+
+    def read_pan(self, row: int, col: int, height: int, width: int) -> Read:
+        """PAN (1, h, w) and which of it is valid."""
+
+    def read_ms(self, row: int, col: int, height: int, width: int) -> Read:
+        """MS (C, h, w) and which of it is valid."""
 
 
 @dataclass(frozen=True)
 class Shift:
     """How far the content of MS lies from that of PAN, in MS pixels (x right, y down), and how sure that is.
 
-    `spread` is 1.4826 times the median absolute deviation over the windows that could be matched;
-    `windows` says how many those were (0: nothing could be measured, dx = dy = 0).
+    `spread` is 1.4826 times the median distance from the shift of the windows that could be matched; `windows` says
+    how many those were (0: nothing could be measured, dx = dy = 0) of those `looked` at; `error` is the standard
+    error that follows.
     """
 
     dx: float
     dy: float
     spread: float
     windows: int
+    looked: int
+    error: float
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether windows were matched but tell different shifts."""
+        return self.windows >= MIN_WINDOWS and self.spread > MAX_SPREAD
+
+    @property
+    def reliable(self) -> bool:
+        """Whether enough windows tell one shift."""
+        return self.windows >= MIN_WINDOWS and self.spread <= MAX_SPREAD and self.error <= _MAX_ERROR
 
 
-def phase_shift(reference: FloatArray, moved: FloatArray) -> tuple[float, float, float]:
-    """(dy, dx, peak) by which the content of `moved` lies further down and right than in `reference`.
+@dataclass(frozen=True)
+class ArrayPair:
+    """A pair held in memory: pan (H, W), ms (C, h, w), their validity of the same shapes, and PAN to MS."""
 
-    Both (h, w), the same size. Phase correlation, low-passed to where both images carry signal, located
-    by a matrix-multiply DFT around the coarse peak (Guizar-Sicairos et al. 2008). `peak` is 1 for a pure shift.
+    pan: NDArray[np.float32]
+    ms: NDArray[np.float32]
+    pan_valid: BoolArray
+    ms_valid: BoolArray
+    ms_map: GridMap
+
+    @property
+    def ratio(self) -> float:
+        """MS pixel size over PAN pixel size."""
+        return self.ms_map.ratio
+
+    def read_pan(self, row: int, col: int, height: int, width: int) -> Read:
+        """PAN (1, h, w) and which of it is valid."""
+        part = np.s_[None, row : row + height, col : col + width]
+        return self.pan[part], self.pan_valid[part]
+
+    def read_ms(self, row: int, col: int, height: int, width: int) -> Read:
+        """MS (C, h, w) and which of it is valid."""
+        part = np.s_[:, row : row + height, col : col + width]
+        return self.ms[part], self.ms_valid[part]
+
+
+def measure_shift(pan_low: FloatArray, ms: FloatArray, valid: BoolArray) -> Shift:
+    """Shift of MS against a PAN degraded to its grid: pan_low (h, w), ms (C, h, w), valid (h, w)."""
+    same = GridMap(*(AxisMap(1.0, 0.0, n, n) for n in pan_low.shape))
+    pair = ArrayPair(pan_low.astype(np.float32), ms.astype(np.float32), valid, np.broadcast_to(valid, ms.shape), same)
+    return summarise(window_shifts(pair))
+
+
+def window_shifts(pair: Readable) -> list[WindowShift]:
+    """The shift in each of at most 64 windows spread over the pair, matched or not; without those that lack pixels.
+
+    Shifts up to 12 MS pixels are found. Memory is that of one window.
     """
-    h, w = reference.shape
-    taper = np.hanning(h + 2)[1:-1, None] * np.hanning(w + 2)[None, 1:-1]
-    spectra = [np.fft.fft2((image - image.mean()) * taper) for image in (reference, moved)]
-    cross = np.conj(spectra[0]) * spectra[1]
-    fy, fx = np.fft.fftfreq(h)[:, None], np.fft.fftfreq(w)[None, :]
-    # Beyond 0.35 cycles per pixel MS is mostly aliasing and noise.
-    lowpass = np.exp(-0.5 * ((fy**2 + fx**2) / 0.2**2))
-    magnitude = np.abs(cross)
-    whitened = np.where(magnitude > 0, cross / np.maximum(magnitude, 1e-30), 0) * lowpass
-    surface = np.fft.ifft2(whitened).real / lowpass.mean()
-    peak_y, peak_x = np.unravel_index(np.argmax(surface), surface.shape)
-    y0 = float(peak_y - h if peak_y > h // 2 else peak_y)
-    x0 = float(peak_x - w if peak_x > w // 2 else peak_x)
-    steps = np.arange(-_UPSAMPLE, _UPSAMPLE + 1) / _UPSAMPLE
-    ey = np.exp(2j * np.pi * (y0 + steps)[:, None] * np.fft.fftfreq(h)[None, :])
-    ex = np.exp(2j * np.pi * np.fft.fftfreq(w)[:, None] * (x0 + steps)[None, :])
-    fine = (ey @ whitened @ ex).real / lowpass.sum()
-    iy, ix = np.unravel_index(np.argmax(fine), fine.shape)
-    return y0 + float(steps[iy]), x0 + float(steps[ix]), float(fine.max())
+    surfaces = {window: surface(_read(pair, window, SEARCH)) for window in _windows(pair)}
+    known = {window: explained for window, explained in surfaces.items() if explained is not None}
+    if not known:
+        return []
+    shared = peak(np.sum(list(known.values()), axis=0))
+    return [_window_shift(pair, window, explained, shared) for window, explained in known.items()]
 
 
-def measure_shift(pan_low: FloatArray, ms: FloatArray, valid: NDArray[np.bool_]) -> Shift:
-    """Median shift of MS against PAN over windows of 64 pixels and all bands.
+def summarise(shifts: Sequence[WindowShift]) -> Shift:
+    """The pseudo-median of matched windows' shifts (median of the means of all pairs) and their scatter around it.
 
-    pan_low: (h, w), PAN degraded to the MS grid; ms: (C, h, w); valid: (h, w). Windows with invalid pixels
-    are left out. dx, dy in MS pixels: positive when MS content lies further right and down than PAN's.
+    It resists outliers as the median does, and does not jump where the windows fall into two groups
+    (Hodges and Lehmann 1963).
     """
-    return summarise(window_shifts(pan_low, ms, valid))
-
-
-def window_shifts(pan_low: FloatArray, ms: FloatArray, valid: NDArray[np.bool_]) -> list[tuple[float, float]]:
-    """(dy, dx) of every window and band that could be matched; arguments as for `measure_shift`."""
-    h, w = pan_low.shape
-    size = min(_WINDOW, h, w)
-    found: list[tuple[float, float]] = []
-    if size < _SMALLEST_WINDOW:
-        return found
-    for top in _starts(h, size):
-        for left in _starts(w, size):
-            part = np.s_[top : top + size, left : left + size]
-            if not valid[part].all() or pan_low[part].std() == 0:
-                continue
-            for band in ms:
-                dy, dx, peak = phase_shift(pan_low[part], band[part])
-                if peak > _MIN_PEAK and max(abs(dx), abs(dy)) < size / 4:
-                    found.append((dy, dx))
-    return found
-
-
-def summarise(found: list[tuple[float, float]]) -> Shift:
-    """The median of window shifts (dy, dx) and how far they scatter around it."""
+    found = [w for w in shifts if w.matched]
     if not found:
-        return Shift(0.0, 0.0, float("inf"), 0)
-    shifts = np.array(found)
-    dy, dx = np.median(shifts, axis=0)
-    spread = 1.4826 * float(np.median(np.hypot(shifts[:, 0] - dy, shifts[:, 1] - dx)))
-    return Shift(float(dx), float(dy), spread, len(found))
+        return Shift(0.0, 0.0, math.inf, 0, len(shifts), math.inf)
+    points = np.array([(w.dy, w.dx) for w in found])
+    first, second = np.triu_indices(len(points))
+    dy, dx = np.median((points[first] + points[second]) / 2, axis=0)
+    spread = 1.4826 * float(np.median(np.hypot(points[:, 0] - dy, points[:, 1] - dx)))
+    sigma = float(np.median([w.sigma for w in found]))
+    error = math.hypot(spread, sigma) / math.sqrt(len(found))
+    return Shift(float(dx), float(dy), spread, len(found), len(shifts), error)
+
+
+def _windows(pair: Readable) -> list[Window]:
+    """Windows (row, col, height, width) of the MS grid, where it lies on PAN."""
+    to_pan = pair.ms_map.inverse()
+    (top, bottom), (left, right) = overlap(to_pan.rows), overlap(to_pan.cols)
+    height, width = bottom - top, right - left
+    if min(height, width) < _SMALLEST_WINDOW:
+        return []
+    size = min(_WINDOW, max(_SMALL_WINDOW, min(height, width) // 2), max(8, int(_LARGEST_PAN_WINDOW / pair.ratio)))
+    tall, wide = min(size, height), min(size, width)
+    return [(top + y, left + x, tall, wide) for y in _starts(height, tall) for x in _starts(width, wide)]
+
+
+def _window_shift(pair: Readable, window: Window, explained: FloatArray, shared: tuple[float, float]) -> WindowShift:
+    """The match of a window, from the start that all windows together point to or else from its own."""
+
+    def match_from(start: tuple[float, float]) -> WindowShift:
+        return match(_read(pair, window, max(abs(d) for d in start) + WANDER + 0.5), start)
+
+    own = peak(explained)
+    best = match_from(shared)
+    if own != shared and best.fit < explained.max():
+        best = max(best, match_from(own), key=lambda m: m.fit)
+    return best
 
 
 def _starts(length: int, size: int) -> list[int]:
-    count = max(1, min(8, length // size))
+    """Starts of windows along an axis, the first and last of them touching the ends."""
+    count = max(_FEWEST_STARTS, min(_MOST_STARTS, -(-length // size)))
     return sorted({int(s) for s in np.linspace(0, length - size, count)})
+
+
+def _read(pair: Readable, window: Window, margin: float) -> Sample:
+    """A window of MS, and the PAN under it and under `margin` MS pixels around it."""
+    row, col, height, width = window
+    to_pan = pair.ms_map.inverse()
+    (top, rows), (left, cols) = _under(to_pan.rows, row, height, margin), _under(to_pan.cols, col, width, margin)
+    pan, pan_valid = pair.read_pan(top, left, rows.src_size, cols.src_size)
+    ms, ms_valid = pair.read_ms(*window)
+    # A band that is valid nowhere in the window says nothing, and must not silence the others.
+    bands = np.flatnonzero(ms_valid.any(axis=(1, 2)))
+    bands = bands[np.linspace(0, len(bands) - 1, min(_MOST_BANDS, len(bands))).round().astype(int)]
+    valid = ms_valid[bands].all(axis=0) if len(bands) else np.zeros((height, width), dtype=bool)
+    return Sample(
+        _centred(pan, pan_valid[0])[0],
+        pan_valid[0],
+        _centred(ms[bands], valid),
+        valid,
+        GridMap(rows, cols),
+        (row + height / 2, col + width / 2),
+    )
+
+
+def _under(axis: AxisMap, start: int, size: int, margin: float) -> tuple[int, AxisMap]:
+    """First PAN pixel to read for MS pixels start..start+size-1, and the relation of those two windows."""
+    reach = pan_reach(abs(axis.scale)) + margin * abs(axis.scale)
+    centres = axis.centres(start, start + size)
+    first = min(max(0, math.floor(centres.min() - reach)), axis.src_size - 1)
+    last = max(min(axis.src_size, math.ceil(centres.max() + reach)), first + 1)
+    return first, AxisMap(axis.scale, axis.scale * start + axis.offset - first, size, last - first)
+
+
+def _centred(image: NDArray[np.float32], valid: BoolArray) -> FloatArray:
+    """Image (C, h, w) less its mean over valid (h, w), 0 where invalid."""
+    wide = np.where(valid, image, 0).astype(np.float64)
+    return np.asarray(np.where(valid, wide - wide.sum(axis=(1, 2), keepdims=True) / max(valid.sum(), 1), 0.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,8 +14,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pancrafter_cli.errors import RasterError, UsageError
-from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap, grid_map
+from pancrafter_cli.errors import GeometryError, RasterError, UsageError
+from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap, grid_map, overlap
 from pancrafter_cli.raster.align import Placement, SceneOptions, overlap_window, place
 from pancrafter_cli.raster.inputs import Block, RasterFile, open_raster
 from pancrafter_cli.raster.spec import OutputSpec, as_dtype
@@ -30,7 +31,8 @@ class Scene:
     """One PAN and one MS raster of the same place, on the PAN grid cut to where both lie.
 
     `grid` is the output grid, `ms_map` takes its pixels to the pixels that `read_ms` counts, `files` are all
-    files that reading depends on. May be used by several threads; reads wait for each other.
+    files that reading depends on. `shift` (dx, dy) is how far, in MS pixels, MS content is taken to lie further right
+    and down than its georeferencing says; see `with_shift`. May be used by several threads; reads wait for each other.
     """
 
     def __init__(self, pan: RasterFile, ms: BandStack, options: SceneOptions = NO_OPTIONS) -> None:
@@ -41,6 +43,7 @@ class Scene:
         self._pan_origin = top, left
         self.grid: Grid = pan.grid.window(top, left, height, width)
         self.ms_map: GridMap = grid_map(self.grid, self._placement.grid)
+        self.shift = 0.0, 0.0
         self.ratio = self.ms_map.ratio
         self.bands = ms.bands
         self.dtype = ms.dtype
@@ -82,6 +85,26 @@ class Scene:
         Raises RasterError when no pixel is valid in both PAN and MS.
         """
         return measure(self)
+
+    def with_shift(self, dx: float, dy: float) -> Scene:
+        """The same scene with MS content taken to lie (dx, dy) MS pixels further right and down than the files say.
+
+        It shares the files of this one: closing either closes both. The output grid stays as it is. At its edges,
+        pixels that MS so shifted no longer reaches count as under the MS pixel nearest to them. Raises GeometryError
+        when none is left under MS.
+        """
+        relation = grid_map(self.grid, self._placement.grid)
+        relation = GridMap(relation.rows.shifted(dy), relation.cols.shifted(dx))
+        if any(stop == start for start, stop in (overlap(relation.rows), overlap(relation.cols))):
+            raise GeometryError(
+                f"MS shifted by {dx:g},{dy:g} MS pixels does not lie on PAN any more",
+                "shifts are counted in MS pixels, x to the right and y down",
+            )
+        moved = copy.copy(self)
+        moved.__dict__.pop("statistics", None)
+        moved.shift, moved.ms_map = (dx, dy), relation
+        moved._nearest = nearest_pixels(relation.rows), nearest_pixels(relation.cols)
+        return moved
 
     def read_pan(self, row: int, col: int, height: int, width: int) -> Block:
         """PAN in a window of the output grid: (1, h, w) in DN, 0 where invalid; which are valid (1, h, w).

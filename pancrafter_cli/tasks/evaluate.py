@@ -27,6 +27,7 @@ from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.tasks.fusers import NETWORK
 from pancrafter_cli.tasks.readers import both, file_mask, file_pixels, scene_lms, scene_mask, scene_pan, scene_pan_low
+from pancrafter_cli.tasks.register import DEFAULT_REGISTRATION, Choice, register
 from pancrafter_cli.tasks.score import EXP, FULL_INDICES, REDUCED_INDICES
 from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
 
@@ -35,6 +36,7 @@ Progress = Callable[[str, int, int], None]
 
 REDUCED, FULL = "reduced", "full"
 REFLECTANCE_FACTOR = 10_000.0  # what reflectance is stored with when it is stored in whole numbers
+_CURVE_REGISTRATIONS: tuple[Choice, ...] = ("off", "auto")
 _DIRECTION = (0.8, 0.6)  # x, y, in which MS is moved against PAN
 
 
@@ -64,7 +66,7 @@ class EvalOptions:
     sensor: str | None = None
     size: int = 1024
     shifts: tuple[float, ...] = ()
-    registration: str | tuple[float, float] = "auto"
+    registration: Choice = DEFAULT_REGISTRATION
     cut: int = 0
     peak: float | None = None
     device: str = "auto"
@@ -168,11 +170,14 @@ def _cases(path: Path, options: EvalOptions) -> Iterator[_Case]:
             yield from _toolbox_cases(pair, options, mtf_of(options.sensor, len(pair.ms)))
         return
     pan, ms = _scene_files(path)
-    with open_scene(pan, [ms], options.scene) as scene:
+    if options.geometry == "toolbox":
+        pair = toolbox_pair(path)  # by convention, whatever the files say of where they lie
+        sensor = options.sensor or sensor_from_metadata((*_metadata(pan), *_metadata(ms)))
+        yield from _toolbox_cases(pair, options, mtf_of(sensor, len(pair.ms)))
+        return
+    with open_scene(pan, [ms], options.scene) as opened:
+        scene, _ = register(opened, options.registration)
         mtf = mtf_of(options.sensor or sensor_from_metadata(scene.metadata), scene.bands)
-        if options.geometry == "toolbox":
-            yield from _toolbox_cases(toolbox_pair(path), options, mtf)
-            return
         if REDUCED in options.protocols:
             if (path / "gt.tif").exists():
                 pair = referenced_pair(path, mtf.ms)
@@ -230,7 +235,7 @@ def _curve(case: _Case, options: EvalOptions) -> list[EvalRow]:
     """
     rows = []
     for shift in options.shifts:
-        for registration in ("off", "auto"):
+        for registration in _CURVE_REGISTRATIONS:
             if case.pair is None:
                 continue
             pair = moved(case.pair, (shift * _DIRECTION[0], shift * _DIRECTION[1]), with_truth=registration == "auto")
@@ -243,7 +248,8 @@ def _curve(case: _Case, options: EvalOptions) -> list[EvalRow]:
                     fused = _fused(own, contestant, files, options, registration, Path(work), stack)
                     seconds = time.monotonic() - began
                     scores = scoring.score(*fused)
-                    rows.append(EvalRow(case.name, REDUCED, contestant.label, scores, seconds, shift, registration))
+                    facts = case.name, REDUCED, contestant.label, scores, seconds
+                    rows.append(EvalRow(*facts, shift, str(registration)))
     return rows
 
 
@@ -253,7 +259,9 @@ class _Scoring:
     def __init__(self, case: _Case, options: EvalOptions, files: tuple[Path, Path, Path | None], stack: ExitStack):
         self._case, self._options = case, options
         pan, ms, truth = files
-        self._scene: Scene = stack.enter_context(open_scene(pan, [ms], _scene_options(case, options)))
+        opened = stack.enter_context(open_scene(pan, [ms], _scene_options(case, options)))
+        # A made pair lies as it says, unless the curve moved it, and then its truth is what counts.
+        self._scene: Scene = opened if case.pair is not None else register(opened, options.registration)[0]
         self._shape = self._scene.grid.shape
         self.pan = scene_pan(self._scene)
         self.reference: Read | None = None
@@ -304,7 +312,7 @@ def _fused(
     contestant: Contestant,
     files: tuple[Path, Path, Path | None],
     options: EvalOptions,
-    registration: str | tuple[float, float],
+    registration: Choice,
     work: Path,
     stack: ExitStack,
 ) -> tuple[Read, Read | None]:
@@ -353,6 +361,14 @@ def _scene_files(folder: Path) -> tuple[Path, Path]:
             f"{folder}: has no pan.tif and ms.tif", "give folders with both, or h5 files in PanCollection's layout"
         )
     return pan, ms
+
+
+def _metadata(path: Path) -> tuple[str, ...]:
+    file = open_raster(path)
+    try:
+        return file.metadata
+    finally:
+        file.close()
 
 
 def _scene_options(case: _Case, options: EvalOptions) -> SceneOptions:

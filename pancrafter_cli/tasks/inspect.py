@@ -11,16 +11,19 @@ from numpy.typing import NDArray
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights
 from pancrafter_cli.geometry.grid import GridMap, overlap
 from pancrafter_cli.geometry.inputs import band_groups
-from pancrafter_cli.geometry.registration import Shift, summarise, window_shifts
+from pancrafter_cli.geometry.matching import WindowShift
+from pancrafter_cli.geometry.registration import summarise, window_shifts
 from pancrafter_cli.geometry.resample import apply_weights
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
 from pancrafter_cli.geometry.tiling import Tiling
 from pancrafter_cli.raster.crs import crs_name
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
-from pancrafter_cli.tasks.sharpen import DEFAULT_BLEND, DEFAULT_HALO, DEFAULT_TILE, check_ratio, estimate_memory
+from pancrafter_cli.tasks.fusers import check_ratio
+from pancrafter_cli.tasks.register import Registration, judge
+from pancrafter_cli.tasks.sharpen import DEFAULT_BLEND, DEFAULT_HALO, DEFAULT_TILE, estimate_memory
 from pancrafter_cli.zoo import DEFAULT_MODEL, read_spec, resolve
 
-_LOOKS = 4  # windows per axis in which the shift is measured
+_LOOKS = 4  # windows per axis in which the correlation is measured
 _LOOK_SIZE = 128  # MS pixels
 
 
@@ -28,8 +31,9 @@ _LOOK_SIZE = 128  # MS pixels
 class SceneFacts:
     """What the tool sees: shapes as (rows, columns), pixel sizes (x, y) in CRS units, shares from 0 to 1.
 
-    correlation: of PAN degraded to the MS grid with each band. shift: measured, not applied. passes: how often a tile
-    goes through the network to cover all bands.
+    shift: of MS against PAN, and what `sharpen` makes of it unless told otherwise. displacement: the shift window by
+    window, None when not asked for. correlation: of PAN degraded to the MS grid with each band, after that correction.
+    passes: how often a tile goes through the network to cover all bands.
     """
 
     pan_shape: tuple[int, int]
@@ -50,7 +54,8 @@ class SceneFacts:
     sensor: str | None
     scale: float
     correlation: tuple[float, ...]
-    shift: Shift
+    shift: Registration
+    displacement: tuple[WindowShift, ...] | None
     model: str
     passes: int
     tile: int
@@ -59,14 +64,24 @@ class SceneFacts:
 
 
 def inspect_scene(
-    pan: Path, ms: tuple[Path, ...], ratio: float | None = None, ms_origin: tuple[float, float] | None = None
+    pan: Path,
+    ms: tuple[Path, ...],
+    ratio: float | None = None,
+    ms_origin: tuple[float, float] | None = None,
+    *,
+    displacement: bool = False,
 ) -> SceneFacts:
-    """Facts of a scene. Raises RasterError, GeometryError or UsageError where `sharpen` would."""
+    """Facts of a scene; `displacement` asks for the shift of every window.
+
+    Raises RasterError, GeometryError or UsageError where `sharpen` would, but for a shift that `sharpen` refuses.
+    """
     with open_scene(pan, ms, SceneOptions(ratio=ratio, ms_origin=ms_origin)) as scene:
         spec = read_spec(resolve(DEFAULT_MODEL))
         check_ratio(scene, spec)
         tiling = Tiling(DEFAULT_TILE, DEFAULT_HALO, DEFAULT_BLEND)
-        shift, correlation = _compare(scene)
+        windows = window_shifts(scene)
+        shift = judge(summarise(windows))
+        registered = scene.with_shift(shift.dx, shift.dy) if shift.applied else scene
         rows, cols = scene.grid.shape
         return SceneFacts(
             pan_shape=scene.pan_grid.shape,
@@ -86,8 +101,9 @@ def inspect_scene(
             valid=scene.statistics.valid_fraction,
             sensor=sensor_from_metadata(scene.metadata),
             scale=scene.statistics.scale,
-            correlation=correlation,
+            correlation=_correlation(registered),
             shift=shift,
+            displacement=tuple(windows) if displacement else None,
             model=spec.name,
             passes=len(band_groups(scene.bands, spec.bands)),
             tile=DEFAULT_TILE,
@@ -98,16 +114,14 @@ def inspect_scene(
         )
 
 
-def _compare(scene: Scene) -> tuple[Shift, tuple[float, ...]]:
-    """Shift between PAN and MS and their correlation per band, from windows spread over the scene."""
+def _correlation(scene: Scene) -> tuple[float, ...]:
+    """Correlation of PAN with each band, from windows spread over the scene."""
     to_pan = scene.ms_map.inverse()
-    found: list[tuple[float, float]] = []
     moments = np.zeros((5, scene.bands))  # sums of p, m, pp, mm, pm over valid pixels
     count = np.zeros(scene.bands)
     for rows in _looks(*overlap(to_pan.rows)):
         for cols in _looks(*overlap(to_pan.cols)):
             low, ms, valid = _pair(scene, to_pan, rows, cols)
-            found += window_shifts(low, ms, np.logical_and.reduce(valid))
             p = low * valid
             m = ms * valid
             moments += np.stack([(a).sum(axis=(1, 2)) for a in (p, m, p * p, m * m, p * m)])
@@ -115,7 +129,7 @@ def _compare(scene: Scene) -> tuple[Shift, tuple[float, ...]]:
     p1, m1, p2, m2, pm = moments / np.maximum(count, 1)
     spread = np.sqrt(np.maximum((p2 - p1**2) * (m2 - m1**2), 0))
     correlation = np.where(spread > 0, (pm - p1 * m1) / np.where(spread > 0, spread, 1), 0.0)
-    return summarise(found), tuple(float(c) for c in correlation)
+    return tuple(float(c) for c in correlation)
 
 
 def _pair(

@@ -30,6 +30,7 @@ from pancrafter_cli.tasks.readers import (
     scene_pan,
     scene_pan_low,
 )
+from pancrafter_cli.tasks.register import DEFAULT_REGISTRATION, Choice, Registration, register
 
 EXP = "exp"
 FUSED = "fused"
@@ -45,7 +46,8 @@ class ScoreOptions:
 
     sensor: whose MTF and greatest DN are assumed; by default the one the metadata name, else generic gains.
     ratio: MS over PAN pixel size, for `exp` beside a reference. geometry: "area", or "toolbox" for data whose MS
-    samples lie at 4k + 2. cut: border left out beside a reference, 21 in the research toolboxes. peak: greatest DN.
+    samples lie at 4k + 2. registration: as the product was made with.
+    cut: border left out beside a reference, 21 in the research toolboxes. peak: greatest DN.
     """
 
     fused: Path
@@ -57,6 +59,7 @@ class ScoreOptions:
     geometry: Geometry = "area"
     cut: int = 0
     peak: float | None = None
+    registration: Choice = DEFAULT_REGISTRATION
     scene: SceneOptions = field(default_factory=SceneOptions)
 
 
@@ -103,8 +106,9 @@ def score(options: ScoreOptions, stack: ExitStack) -> Measured:
         return _against_reference(options, fused, _opened(options.reference, stack))
     if options.pan is None or not options.ms:
         raise UsageError("nothing to score against", "give --reference GT, or --full-res with --pan PAN and --ms MS")
-    scene = stack.enter_context(open_scene(options.pan, options.ms, options.scene))
-    return _at_full_resolution(options, fused, scene)
+    opened = stack.enter_context(open_scene(options.pan, options.ms, options.scene))
+    scene, registration = register(opened, options.registration)
+    return _at_full_resolution(options, fused, scene, registration)
 
 
 def _against_reference(options: ScoreOptions, fused: RasterFile, reference: RasterFile) -> Measured:
@@ -147,7 +151,7 @@ def _against_reference(options: ScoreOptions, fused: RasterFile, reference: Rast
     return Measured(result, {FUSED: product, EXP: exp, "reference": truth}, mask, {}, _names(fused))
 
 
-def _at_full_resolution(options: ScoreOptions, fused: RasterFile, scene: Scene) -> Measured:
+def _at_full_resolution(options: ScoreOptions, fused: RasterFile, scene: Scene, registration: Registration) -> Measured:
     remedy = "score the product with the PAN and MS it was made of; it lies on the PAN grid where both overlap"
     check_same_grid(fused, scene.grid, "the overlap of PAN and MS", remedy)
     _check_bands(fused, scene.bands, "MS")
@@ -170,6 +174,7 @@ def _at_full_resolution(options: ScoreOptions, fused: RasterFile, scene: Scene) 
             "ratio": f"{scene.ratio:.6g}",
             "geometry": "pixels are areas" if options.geometry == "area" else "MS samples at 4k + 2, 23-tap filter",
             "MTF at MS Nyquist": f"{mtf.name}: {_listed(mtf.ms)}",
+            "registration": registration.text,
             "blocks": f"{scores[FUSED].blocks} of 32 x 32 pixels, valid throughout",
             "constant blocks left out of D_S": str(scores[FUSED].flat_spatial),
             EXP: "MS brought to the PAN grid, nothing sharpened",

@@ -25,6 +25,7 @@ from pancrafter_cli.tasks.fusers import (
     make_fuser,
     network_runner,
 )
+from pancrafter_cli.tasks.register import DEFAULT_REGISTRATION, Choice, Registration, register
 from pancrafter_cli.version import __version__
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ class SharpenOptions:
     ms: one multi-band file or several files of one grid. method: "network" or a classical one. model: a shipped name
     or a path, None for the default; device, precision: of the network. sensor: whose MTF classical methods assume.
     tile, halo, blend: PAN pixels; halo "full" is all that can change a pixel. consistency: back-projections onto MS,
-    by default 5 for the network and none for classical methods. ratio, ms_origin: for files without georeferencing.
+    by default 5 for the network and none for classical methods. registration: "auto" measures how far MS lies off
+    PAN and corrects it, "off" does not, (x, y) are MS pixels by which MS content lies further right and down.
+    ratio, ms_origin: for files without georeferencing.
     """
 
     pan: Path
@@ -66,7 +69,7 @@ class SharpenOptions:
     blend: int = DEFAULT_BLEND
     consistency: int | None = None
     sensor: str | None = None
-    registration: str | tuple[float, float] = "auto"
+    registration: Choice = DEFAULT_REGISTRATION
     ratio: float | None = None
     ms_origin: tuple[float, float] | None = None
     overwrite: bool = False
@@ -83,6 +86,7 @@ class SharpenResult:
     dtype: str
     nodata: float | None
     ratio: float
+    registration: Registration
     fuser: FuserFacts
     tile: int
     halo: int
@@ -101,10 +105,11 @@ def sharpen_scene(options: SharpenOptions, progress: Progress = lambda done, tot
     # A wrong model or device is told before a large scene is measured.
     runner = network_runner(options.model, options.device, options.precision) if options.method == NETWORK else None
     scene_options = SceneOptions(ratio=options.ratio, ms_origin=options.ms_origin)
-    with open_scene(options.pan, options.ms, scene_options) as scene:
+    with open_scene(options.pan, options.ms, scene_options) as opened:
+        scene, registration = register(opened, options.registration)
         fuser = make_fuser(scene, options.method, runner, sensor=options.sensor, consistency=options.consistency)
         tiling = make_tiling(options.tile, options.halo, options.blend, fuser.reach)
-        tags = _provenance(fuser.facts, scene)
+        tags = _provenance(fuser.facts, scene) | registration.tags
         valid = 0
         writer = SceneWriter(options.output, scene.output, inputs=scene.files, overwrite=options.overwrite, tags=tags)
         with writer:
@@ -120,6 +125,7 @@ def sharpen_scene(options: SharpenOptions, progress: Progress = lambda done, tot
             dtype=scene.dtype,
             nodata=scene.nodata,
             ratio=scene.ratio,
+            registration=registration,
             fuser=fuser.facts,
             tile=tiling.tile,
             halo=tiling.halo,

@@ -1,0 +1,141 @@
+"""Registration of PAN and MS: measured on the scene, and corrected, left alone or refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from pancrafter_cli.errors import GeometryError, UsageError
+from pancrafter_cli.geometry.registration import Shift, summarise, window_shifts
+from pancrafter_cli.raster.scene import Scene
+
+Choice = Literal["auto", "off"] | tuple[float, float]
+Outcome = Literal["negligible", "corrected", "unmeasured", "uncertain", "too far", "disagreeing", "given", "off"]
+
+DEFAULT_REGISTRATION: Choice = "auto"
+SMALLEST_SHIFT, LARGEST_SHIFT = 0.05, 2.0  # MS pixels: less is not worth a correction, more is no longer plausible
+
+_WORDS: dict[str, str] = {
+    "negligible": "negligible, not corrected",
+    "corrected": "corrected",
+    "unmeasured": "could not be measured, nothing corrected",
+    "uncertain": "too uncertain, not corrected",
+    "too far": "too far to be corrected unasked",
+    "disagreeing": "windows disagree",
+    "given": "as given",
+    "off": "not measured",
+}
+
+
+@dataclass(frozen=True)
+class Registration:
+    """The shift of MS against PAN and what was made of it.
+
+    dx, dy: MS pixels by which MS content lies further right and down than its georeferencing says; spread: how far
+    windows scatter around it (infinite where nothing was measured); windows: how many were matched of those `looked`
+    at; applied: whether the scene was corrected by dx, dy; mode: what was asked for.
+    """
+
+    dx: float
+    dy: float
+    spread: float
+    windows: int
+    looked: int
+    applied: bool
+    mode: Literal["auto", "off", "given"]
+    outcome: Outcome
+
+    @property
+    def text(self) -> str:
+        """All of it in a line for people."""
+        if self.outcome in ("off", "unmeasured"):
+            seen = f" ({self.windows} of {self.looked} windows matched)" if self.mode == "auto" else ""
+            return _WORDS[self.outcome] + seen
+        shift = f"{self.dx:+.2f}, {self.dy:+.2f} MS pixels (x, y), {_WORDS[self.outcome]}"
+        return shift if self.mode == "given" else f"{shift}; {self.certainty}"
+
+    @property
+    def certainty(self) -> str:
+        """How well it is known, for people."""
+        return f"spread {self.spread:.2f}, {self.windows} of {self.looked} windows"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What the product's metadata say: the shift that was corrected (x,y in MS pixels), and how it came about."""
+        dx, dy = (self.dx, self.dy) if self.applied else (0.0, 0.0)
+        return {"PANCRAFTER_SHIFT": f"{dx:.4g},{dy:.4g}", "PANCRAFTER_REGISTRATION": f"{self.mode}: {self.text}"}
+
+
+def register(scene: Scene, choice: Choice = DEFAULT_REGISTRATION) -> tuple[Scene, Registration]:
+    """The scene with MS brought to where its content lies, and what was found.
+
+    "auto" measures: below 0.05 MS pixel nothing is done, up to 2 MS pixels the shift is corrected, and a scene in
+    which too little can be matched is left as it is. "off" does nothing; (dx, dy) is taken without measuring.
+
+    Raises GeometryError for a shift beyond 2 MS pixels and for windows that disagree, RasterError when a file cannot
+    be read, and UsageError for a shift that is not finite.
+    """
+    if choice == "off":
+        return scene, Registration(0.0, 0.0, math.inf, 0, 0, False, "off", "off")
+    if not isinstance(choice, str):
+        return _given(scene, *choice)
+    found = judge(summarise(window_shifts(scene)))
+    if found.outcome in ("too far", "disagreeing"):
+        raise _refusal(found)
+    return scene.with_shift(found.dx, found.dy) if found.applied else scene, found
+
+
+def judge(shift: Shift) -> Registration:
+    """What "auto" makes of a measured shift, with those that `register` refuses."""
+    outcome = _outcome(shift)
+    applied = outcome == "corrected"
+    return Registration(shift.dx, shift.dy, shift.spread, shift.windows, shift.looked, applied, "auto", outcome)
+
+
+def _outcome(shift: Shift) -> Outcome:
+    if shift.windows == 0:
+        return "unmeasured"
+    if shift.disagrees:
+        return "disagreeing"
+    if not shift.reliable:
+        return "uncertain"
+    size = math.hypot(shift.dx, shift.dy)
+    if size < SMALLEST_SHIFT:
+        return "negligible"
+    return "corrected" if size <= LARGEST_SHIFT else "too far"
+
+
+def parse_registration(text: str) -> Choice:
+    """'auto', 'off' or 'DX,DY'. Raises UsageError."""
+    if text == "auto":
+        return "auto"
+    if text == "off":
+        return "off"
+    try:
+        dx, dy = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"--registration {text}: expected auto, off or two numbers DX,DY",
+            "for example --registration=-0.5,0.25, in MS pixels to the right and down",
+        ) from error
+    return dx, dy
+
+
+def _given(scene: Scene, dx: float, dy: float) -> tuple[Scene, Registration]:
+    if not (math.isfinite(dx) and math.isfinite(dy)):
+        raise UsageError(f"a registration of {dx},{dy} is not possible", "give two finite numbers, in MS pixels")
+    return scene.with_shift(dx, dy), Registration(dx, dy, math.inf, 0, 0, True, "given", "given")
+
+
+def _refusal(shift: Registration) -> GeometryError:
+    numbers = f"{shift.dx:+.2f}, {shift.dy:+.2f} MS pixels (x, y)"
+    if shift.outcome == "too far":
+        found = f"MS lies {numbers} from where its georeferencing puts it on PAN, more than {LARGEST_SHIFT:g}"
+    else:
+        found = f"MS lies elsewhere on PAN in every part of the scene; on the whole {numbers}"
+    return GeometryError(
+        f"{found} ({shift.certainty})",
+        "check that PAN and MS belong together; then correct it with "
+        f"--registration={shift.dx:.2f},{shift.dy:.2f}, or trust the georeferencing with --registration off",
+    )

@@ -1,0 +1,291 @@
+"""Scoring products, and comparing methods, on made-up scenes."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import rasterio
+
+from pancrafter_cli import sharpen
+from pancrafter_cli.errors import GeometryError, MetricError, PancrafterError, RasterError, UsageError
+from pancrafter_cli.geometry.sensors import mtf_of
+from pancrafter_cli.geometry.toolbox import decimate, mtf_lowpass, upsample23
+from pancrafter_cli.metrics.streaming import reduced_scores
+from pancrafter_cli.tasks.eval_report import to_csv, to_markdown, write_evaluation
+from pancrafter_cli.tasks.evaluate import Contestant, EvalOptions, EvalResult, contestants, evaluate, means
+from pancrafter_cli.tasks.score import EXP, FUSED, ScoreOptions, score
+from pancrafter_cli.tasks.score_report import write_score_report
+from tests.pairs import textured, write_pair
+from tests.scene_factory import FileFacts, write_tif
+from tests.test_cli import pancrafter
+
+CLASSICAL = contestants(["exp", "gsa", "mtf-glp-fs"])
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    """A folder with pan.tif, ms.tif and truth.tif, 256 x 256, ratio 4, 4 bands."""
+    truth = write_pair(tmp_path / "scene", seed=5, pan_size=256, ratio=4, bands=4)
+    with rasterio.open(tmp_path / "scene" / "pan.tif") as file:
+        facts = FileFacts(transform=file.transform)
+    write_tif(tmp_path / "scene" / "truth.tif", np.rint(truth).astype(np.uint16), facts)
+    return tmp_path / "scene"
+
+
+def scored(options: ScoreOptions) -> dict[str, dict[str, float]]:
+    with ExitStack() as stack:
+        return {k: dict(v) for k, v in score(options, stack).result.scores.items()}
+
+
+def test_a_perfect_product_scores_perfectly_and_exp_does_not(scene: Path) -> None:
+    scores = scored(ScoreOptions(scene / "truth.tif", reference=scene / "truth.tif"))
+    assert scores[FUSED]["ergas"] == 0
+    assert scores[FUSED]["q2n"] == pytest.approx(1)
+    assert scores[EXP]["ergas"] > 1
+
+
+def test_scores_of_files_are_those_of_their_arrays(scene: Path) -> None:
+    product = scene / "gsa.tif"
+    sharpen(scene / "pan.tif", scene / "ms.tif", product, method="gsa")
+    scores = scored(ScoreOptions(product, reference=scene / "truth.tif", peak=1000, cut=21))
+    with rasterio.open(scene / "truth.tif") as truth, rasterio.open(product) as fused:
+        own = reduced_scores(truth.read(), fused.read(), 4, peak=1000, cut=21)
+    for name, value in scores[FUSED].items():
+        assert value == pytest.approx(getattr(own, name), abs=1e-9), name
+
+
+def test_full_resolution_scores_exp_as_the_interpolation(scene: Path) -> None:
+    product = scene / "exp.tif"
+    sharpen(scene / "pan.tif", scene / "ms.tif", product, method="exp")
+    scores = scored(ScoreOptions(product, pan=scene / "pan.tif", ms=(scene / "ms.tif",)))
+    # Rounded to whole DN, the interpolation scores as the interpolation does.
+    for name, value in scores[EXP].items():
+        assert scores[FUSED][name] == pytest.approx(value, abs=2e-3), name
+    assert 0 < scores[EXP]["hqnr"] < 1
+
+
+def cut_away_a_third(path: Path) -> Path:
+    """The file with nodata in its lower third."""
+    with rasterio.open(path) as file:
+        image, facts = file.read(), FileFacts(transform=file.transform, nodata=0)
+    image[:, image.shape[1] * 5 // 8 :] = 0
+    out = path.with_name(f"cut-{path.name}")
+    write_tif(out, image, facts)
+    return out
+
+
+def test_a_product_with_nodata_is_scored_where_it_is_valid(scene: Path) -> None:
+    whole = scored(ScoreOptions(scene / "truth.tif", reference=scene / "truth.tif"))
+    with ExitStack() as stack:
+        part = score(ScoreOptions(cut_away_a_third(scene / "truth.tif"), reference=scene / "truth.tif"), stack).result
+    assert part.valid == pytest.approx(0.625, abs=0.01)
+    assert part.scores[FUSED]["ergas"] == 0
+    assert part.scores[EXP]["ergas"] != whole[EXP]["ergas"]
+
+
+def written(path: Path, image: np.ndarray, like: Path, **facts: object) -> Path:
+    with rasterio.open(like) as file:
+        write_tif(path, image, FileFacts(transform=facts.get("transform", file.transform)))
+    return path
+
+
+def bad_scores(scene: Path) -> dict[str, tuple[ScoreOptions, type[PancrafterError], str]]:
+    truth = scene / "truth.tif"
+    with rasterio.open(truth) as file:
+        image, transform = file.read(), file.transform
+    small = written(scene / "small.tif", image[:, :128], truth)
+    bands = written(scene / "bands.tif", image[:3], truth)
+    moved = written(scene / "moved.tif", image, truth, transform=transform @ transform.translation(3, 0))
+    tiny = written(scene / "tiny.tif", image[:, :20, :20], truth)
+    empty = scene / "empty.tif"
+    write_tif(empty, np.zeros_like(image), FileFacts(transform=transform, nodata=0))
+    pair = {"pan": scene / "pan.tif", "ms": (scene / "ms.tif",)}
+    return {
+        "another size": (ScoreOptions(small, reference=truth), MetricError, "128 x 256"),
+        "another band count": (ScoreOptions(bands, reference=truth), MetricError, "3 bands"),
+        "another place": (ScoreOptions(moved, reference=truth), MetricError, "3.00 pixels"),
+        "smaller than a block": (ScoreOptions(tiny, reference=tiny), MetricError, "20 x 20"),
+        "nothing valid": (ScoreOptions(empty, reference=truth), MetricError, "no pixel is valid"),
+        "unknown sensor": (ScoreOptions(truth, reference=truth, sensor="hubble"), UsageError, "hubble"),
+        "no ratio": (ScoreOptions(truth, reference=truth, ratio=1), UsageError, "ratio"),
+        "nothing to score against": (ScoreOptions(truth), UsageError, "nothing to score"),
+        "both": (ScoreOptions(truth, reference=truth, **pair), UsageError, "reference and PAN"),
+        "not of this scene": (ScoreOptions(small, **pair), MetricError, "overlap of PAN and MS"),
+        "missing": (ScoreOptions(scene / "no.tif", reference=truth), RasterError, "no such file"),
+    }
+
+
+NAMES = [
+    "another size", "another band count", "another place", "smaller than a block", "nothing valid", "unknown sensor",
+    "no ratio", "nothing to score against", "both", "not of this scene", "missing",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_input_gets_one_clear_error(scene: Path, name: str) -> None:
+    options, kind, found = bad_scores(scene)[name]
+    with pytest.raises(kind, match=found) as caught:
+        scored(options)
+    assert caught.value.hint
+
+
+def test_scaled_data_are_warned_about(scene: Path) -> None:
+    with rasterio.open(scene / "truth.tif") as file:
+        image, facts = file.read().astype(np.float32) / 1000, FileFacts(transform=file.transform)
+    write_tif(scene / "scaled.tif", image, facts)
+    with ExitStack() as stack:
+        result = score(ScoreOptions(scene / "scaled.tif", reference=scene / "scaled.tif"), stack).result
+    assert any("fractions" in warning for warning in result.warnings)
+
+
+def test_the_score_report_is_one_page_with_everything(scene: Path, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        for number, options in enumerate(
+            (
+                ScoreOptions(scene / "truth.tif", reference=scene / "truth.tif"),
+                ScoreOptions(scene / "truth.tif", pan=scene / "pan.tif", ms=(scene / "ms.tif",)),
+            )
+        ):
+            page = write_score_report(score(options, stack), tmp_path / f"report{number}")
+            text = page.read_text()
+            assert [p.name for p in page.parent.iterdir()] == ["index.html"]
+            for wanted in ("truth.tif", "exp", "data:image/png;base64", "MS upsampled", "Fused"):
+                assert wanted in text, wanted
+            assert ("ERGAS" in text) == (number == 0)
+            assert ("HQNR" in text) == (number == 1)
+
+
+def test_the_command_prints_a_table_or_json(scene: Path) -> None:
+    done = pancrafter("score", scene / "truth.tif", "--reference", scene / "truth.tif", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["scores"]["fused"]["ergas"] == 0
+    full = pancrafter(
+        "score", "--full-res", scene / "truth.tif", "--pan", scene / "pan.tif", "--ms", scene / "ms.tif",
+        "--report", scene / "report",
+    )  # fmt: skip
+    assert full.returncode == 0, full.stderr
+    assert "HQNR" in full.stdout
+    assert (scene / "report" / "index.html").exists()
+    for wrong in (("--full-res", "--reference", scene / "truth.tif"), (), ("--full-res",)):
+        done = pancrafter("score", scene / "truth.tif", *wrong)
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False), wrong
+
+
+def test_eval_compares_methods_in_both_protocols(scene: Path, tmp_path: Path) -> None:
+    result = evaluate(EvalOptions((scene, scene), CLASSICAL))
+    assert len(result.rows) == 2 * 2 * 3
+    found = means(result.rows, "reduced")
+    assert found["mtf-glp-fs"]["ergas"][0] < found["exp"]["ergas"][0]
+    assert found["exp"]["ergas"][1] == pytest.approx(0, abs=1e-12)  # the same scene twice
+    files = write_evaluation(result, tmp_path / "out")
+    assert sorted(f.name for f in files) == ["eval.csv", "eval.json", "eval.md", "index.html"]
+    assert json.loads((tmp_path / "out" / "eval.json").read_text())["rows"]
+    assert "**" in to_markdown(result)
+    assert to_csv(result).count("\n") == 1 + 2 * 3 * (7 + 5)
+
+
+def test_deviation_divides_by_n_less_one() -> None:
+    from pancrafter_cli.tasks.evaluate import EvalRow
+
+    rows = [EvalRow(f"s{k}", "reduced", "exp", {"ergas": value}, 0.0) for k, value in enumerate((1.0, 2.0, 4.0))]
+    assert means(rows, "reduced")["exp"]["ergas"] == pytest.approx((7 / 3, 1.5275252316519468))
+
+
+def h5_of(path: Path, gt: np.ndarray, pan: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Write a PanCollection-like file of float64 DN; returns ms and lms."""
+    gains = mtf_of("QuickBird", gt.shape[1]).ms
+    ms = np.stack([decimate(mtf_lowpass(image.astype(np.float64), 4, gains), 4) for image in gt])
+    lms = np.stack([upsample23(image, 4) for image in ms])
+    with h5py.File(path, "w") as file:
+        for name, values in {"gt": gt, "pan": pan, "ms": ms, "lms": lms}.items():
+            file[name] = values
+    return ms, lms
+
+
+def test_an_h5_file_scores_as_the_same_data_in_geotiffs(tmp_path: Path) -> None:
+    gt = np.stack([np.rint(textured(4, 128, seed)) for seed in (1, 2)])
+    pan = np.rint(gt.mean(axis=1, keepdims=True))
+    ms, _ = h5_of(tmp_path / "test_qb.h5", gt, pan)
+    for k in range(2):
+        folder = tmp_path / f"test_qb-{k:03d}"
+        folder.mkdir()
+        for name, image in {"gt": gt[k], "pan": pan[k], "ms": ms[k]}.items():
+            write_tif(folder / f"{name}.tif", image.astype(np.float32), FileFacts())
+    folders = tuple(tmp_path / f"test_qb-{k:03d}" for k in range(2))
+    methods = (*CLASSICAL, Contestant("network", "network"))
+    options = EvalOptions((tmp_path / "test_qb.h5",), methods, sensor="QB", cut=21, geometry="toolbox")
+    one = evaluate(options)
+    other = evaluate(EvalOptions(folders, methods, sensor="QB", cut=21, geometry="toolbox"))
+    assert len(one.rows) == 2 * 2 * 4
+    for a, b in zip(
+        sorted(one.rows, key=lambda r: (r.scene, r.protocol, r.method)),
+        sorted(other.rows, key=lambda r: (r.scene, r.protocol, r.method)),
+        strict=True,
+    ):
+        assert (a.scene, a.protocol, a.method) == (b.scene, b.protocol, b.method)
+        assert dict(a.scores) == dict(b.scores)
+
+
+def test_an_h5_without_its_sets_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["ms"] = np.zeros((1, 4, 8, 8))
+    with pytest.raises(RasterError, match="lms and pan"):
+        evaluate(EvalOptions((tmp_path / "x.h5",), CLASSICAL))
+    (tmp_path / "y.h5").write_bytes(b"no h5")
+    with pytest.raises(RasterError, match="not a readable h5"):
+        evaluate(EvalOptions((tmp_path / "y.h5",), CLASSICAL))
+
+
+def curve_of(result: EvalResult, method: str, registration: str) -> list[float]:
+    rows = [r for r in result.curve if (r.method, r.registration) == (method, registration)]
+    return [r.scores["ergas"] for r in sorted(rows, key=lambda r: r.shift)]
+
+
+def test_moving_ms_costs_and_registration_gives_it_back(tmp_path: Path) -> None:
+    scene = tmp_path / "large"
+    write_pair(scene, seed=5, pan_size=768, ratio=4, bands=4)
+    result = evaluate(EvalOptions((scene,), CLASSICAL, protocols=("reduced",), shifts=(0.0, 1.0)))
+    still, moved = curve_of(result, "mtf-glp-fs", "off")
+    assert moved > 1.1 * still
+    still, moved = curve_of(result, "mtf-glp-fs", "auto")
+    assert moved < 1.1 * still
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"scenes": ()}, "no scene"),
+        ({"contestants": (Contestant("x", "magic"),)}, "magic"),
+        ({"protocols": ("half",)}, "half"),
+        ({"shifts": (99.0,)}, "shift"),
+        ({"scenes": (Path("nowhere"),)}, "no pan.tif"),
+    ],
+)
+def test_bad_evaluations_are_refused(scene: Path, options: dict[str, object], found: str) -> None:
+    given = {"scenes": (scene,), "contestants": CLASSICAL} | options
+    with pytest.raises(UsageError, match=found):
+        evaluate(EvalOptions(**given))  # type: ignore[arg-type]
+
+
+def test_the_toolbox_geometry_refuses_scenes_with_their_own_grid(scene: Path) -> None:
+    with rasterio.open(scene / "ms.tif") as file:
+        image, facts = file.read(), FileFacts(transform=file.transform)
+    write_tif(scene / "ms.tif", image[:, :60], facts)
+    options = ScoreOptions(scene / "truth.tif", pan=scene / "pan.tif", ms=(scene / "ms.tif",), geometry="toolbox")
+    with pytest.raises((GeometryError, MetricError)):
+        scored(options)
+
+
+def test_the_eval_command_writes_its_report(scene: Path) -> None:
+    done = pancrafter(
+        "eval", scene, "--methods", "exp,gsa", "--protocol", "reduced", "--report", scene / "out", "--no-progress"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ERGAS" in done.stdout
+    assert (scene / "out" / "index.html").exists()
+    assert pancrafter("eval", scene, "--methods", "magic").returncode == 2
