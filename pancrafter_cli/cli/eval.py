@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from pancrafter_cli.cli.output import parse_point, parse_registration, print_table, step_progress
+from pancrafter_cli.cli.output import parse_point, print_table, step_progress
 from pancrafter_cli.cli.score import GeometryChoice
 from pancrafter_cli.errors import UsageError
 
@@ -49,6 +49,7 @@ def command(
     from pancrafter_cli.raster.scene import SceneOptions
     from pancrafter_cli.tasks.eval_report import curve_tables, mean_tables, scene_tables, to_json, write_evaluation
     from pancrafter_cli.tasks.evaluate import EvalOptions, contestants, evaluate
+    from pancrafter_cli.tasks.register import parse_registration
 
     options = EvalOptions(
         scenes=tuple(scenes),

@@ -15,7 +15,6 @@ from pancrafter_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from pancrafter_cli.report.contents import Table
-    from pancrafter_cli.tasks.register import Choice
 
 
 def print_json(value: Any) -> None:
@@ -100,21 +99,6 @@ def parse_point(text: str | None, flag: str) -> tuple[float, float] | None:
     except ValueError as error:
         raise UsageError(f"{flag} {text}: expected two numbers X,Y", f"for example {flag} -12.5,40") from error
     return x, y
-
-
-def parse_registration(text: str) -> Choice:
-    """'auto', 'off' or 'DX,DY' in MS pixels. Raises UsageError."""
-    if text == "auto":
-        return "auto"
-    if text == "off":
-        return "off"
-    try:
-        dx, dy = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(
-            f"--registration {text}: expected auto, off or DX,DY", "for example --registration=-0.5,0.4"
-        ) from error
-    return dx, dy
 
 
 def parse_bands(text: str | None) -> tuple[int, ...] | None:

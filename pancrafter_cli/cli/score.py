@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from pancrafter_cli.cli.output import parse_bands, parse_point, parse_registration, print_json, print_table
+from pancrafter_cli.cli.output import parse_bands, parse_point, print_json, print_table
 from pancrafter_cli.errors import UsageError
 
 EXAMPLES = """Examples:
@@ -55,6 +55,7 @@ def command(
 ) -> None:
     """Score a product against a reference, or at full resolution from its PAN and MS; `exp` is scored beside it."""
     from pancrafter_cli.raster.scene import SceneOptions
+    from pancrafter_cli.tasks.register import parse_registration
     from pancrafter_cli.tasks.score import ScoreOptions, score
     from pancrafter_cli.tasks.score_report import score_table, write_score_report
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from pancrafter_cli.cli.output import parse_point, parse_registration, pixel_progress, print_json
+from pancrafter_cli.cli.output import parse_point, pixel_progress, print_json
 
 EXAMPLES = """Examples:
 
@@ -59,6 +59,7 @@ def command(
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Sharpen MS with PAN: a GeoTIFF with all MS bands on the PAN grid."""
+    from pancrafter_cli.tasks.register import parse_registration
     from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
 
     options = SharpenOptions(

@@ -8,20 +8,26 @@ from pathlib import Path
 import typer
 
 from pancrafter_cli.cli.output import print_json
+from pancrafter_cli.errors import UsageError
 
 EXAMPLES = """Examples:
 
 pancrafter train examples/train-universal-small.toml --scenes scenes/ --run runs/first
 
-The same command goes on where a run was stopped.
+pancrafter train --from universal-small --scenes scenes/ --minutes 20
+
+The same command goes on where a run was stopped. Without a recipe, the model of --from is adapted to the scenes.
 """
 
 
 def command(
-    config: Path = typer.Argument(..., help="TOML file with the recipe; examples/ has one."),
-    run: Path = typer.Option(..., help="Folder of the run: checkpoint, log and model."),
-    scenes: str | None = typer.Option(None, help="Folder with one folder per scene (pan.tif, ms.tif)."),
+    config: Path | None = typer.Argument(None, help="TOML file with the recipe; examples/ has some."),
+    run: Path | None = typer.Option(None, help="Folder of the run: checkpoint, logs and model; default: runs/NAME."),
+    scenes: str | None = typer.Option(
+        None, help="Folder with one folder per scene (pan.tif, ms.tif) and PanCollection files (train*.h5)."
+    ),
     start_from: str | None = typer.Option(None, "--from", help="Start from this model's weights (name or path)."),
+    minutes: float | None = typer.Option(None, help="Time for the run; the learning rate falls to 0 by its end."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
     stop_at: int | None = typer.Option(None, help="Stop after this many steps in all, with a checkpoint."),
     progress: bool | None = typer.Option(
@@ -32,20 +38,36 @@ def command(
     """Train a model from PAN+MS scenes; an interrupted run goes on exactly where its checkpoint left it."""
     from tqdm import tqdm
 
-    from pancrafter_cli.data.config import read_config
+    from pancrafter_cli.data.config import fine_tuning, read_config
     from pancrafter_cli.tasks.train import train
 
-    recipe = read_config(config, scenes, start_from)
+    if config is not None:
+        recipe = read_config(config, scenes, start_from, minutes)
+    elif start_from is not None:
+        recipe = fine_tuning(start_from, scenes, minutes)
+    else:
+        raise UsageError(
+            "neither a recipe nor a model to start from is given",
+            "name a TOML file (examples/ has some), or adapt a model with --from universal-small",
+        )
+    folder = run or Path("runs") / recipe.name
     shown = sys.stderr.isatty() if progress is None else progress
     with tqdm(unit="step", disable=not shown, file=sys.stderr, desc="train") as bar:
 
         def report(step: int, steps: int, loss: float) -> None:
-            bar.total = steps
+            bar.total = steps if not recipe.minutes else None
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{loss:.4f}")
 
-        result = train(recipe, run, device=device, stop_at=stop_at, progress=report)
+        def warn(text: str) -> None:
+            tqdm.write(f"warning: {text}", file=sys.stderr)
+
+        result = train(recipe, folder, device=device, stop_at=stop_at, progress=report, warn=warn)
     if as_json:
         print_json(result)
-    else:
-        print(f"{result.model}: step {result.step} of {recipe.steps}, loss {result.loss:.4f}")
+        return
+    print(f"{result.model}: step {result.step} of {recipe.steps}, loss {result.loss:.4f}")
+    if result.relative_ergas is not None:
+        print(f"best at step {result.best_step}: ERGAS {result.relative_ergas:.3f} of that of interpolation")
+    if result.skipped:
+        print(f"left out: {len(result.skipped)} scenes or patches", file=sys.stderr)

@@ -303,7 +303,7 @@ class _Scoring:
         return {name: float(getattr(full, name)) for name in FULL_INDICES}
 
     def _middle(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        rows, cols = ((max(0, n // 2 - 100), min(n, n // 2 + 100)) for n in self._shape)
+        rows, cols = ((max(0, n // 2 - 80), min(n, n // 2 + 80)) for n in self._shape)
         return rows, cols
 
 

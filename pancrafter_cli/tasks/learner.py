@@ -1,0 +1,149 @@
+"""What learns: a network, its optimiser and its averaged weights, taken one step at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pancrafter_cli.data.batches import Batch
+from pancrafter_cli.data.config import TrainConfig
+from pancrafter_cli.errors import TrainingError
+from pancrafter_cli.networks.pancrafter import PanCrafter
+from pancrafter_cli.zoo import load_model
+
+Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+@dataclass
+class Learner:
+    """A network in training after `step` steps and `seconds` of the run; `ema` are the weights that become the model.
+
+    `forward` is the network, compiled where the recipe says so.
+    """
+
+    network: PanCrafter
+    forward: Callable[..., Tensor]
+    optimizer: torch.optim.AdamW
+    ema: dict[str, Tensor]
+    device: torch.device
+    step: int = 0
+    seconds: float = 0.0
+
+
+def start_learner(config: TrainConfig, device: torch.device) -> Learner:
+    """A learner before its first step, its weights from the seed or from the model to start from.
+
+    Raises TrainingError when that model is of another form.
+    """
+    torch.manual_seed(config.seed)
+    network = _first_network(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    plain = [p for p in network.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=config.lr
+    )
+    ema = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    return Learner(network, torch.compile(network) if config.compile else network, optimizer, ema, device)
+
+
+def take_step(learner: Learner, batch: Batch, config: TrainConfig) -> float:
+    """One step of the optimiser on a batch of `samples_per_step`; returns the loss (eq. 4).
+
+    Raises TrainingError when loss or gradient is not finite; the learner is then as it was before.
+    """
+    for group in learner.optimizer.param_groups:
+        group["lr"] = learning_rate(config, learner)
+    learner.optimizer.zero_grad(set_to_none=True)
+    tensors = tuple(torch.from_numpy(a).to(learner.device) for a in (batch.mpan, batch.lms, batch.lpan, batch.truth))
+    in_pan_mode = pan_samples(config, learner.step)
+    total = 0.0
+    for part in range(config.accumulate):
+        start = part * config.batch
+        chunk = tuple(t[start : start + config.batch].contiguous(memory_format=torch.channels_last) for t in tensors)
+        own = min(max(in_pan_mode - start, 0), config.batch)
+        # The mean over a part's samples counts by how many of the step's PAN samples they are.
+        lam = config.lam * config.accumulate * own / max(in_pan_mode, 1)
+        with torch.autocast(learner.device.type, torch.bfloat16, enabled=config.bf16):
+            loss = mars_loss(learner.forward, chunk, lam, own) / config.accumulate  # type: ignore[arg-type]
+        total += float(loss.detach())
+        if not math.isfinite(total):
+            raise _not_finite("loss", learner, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(learner.network.parameters(), config.clip)
+    if not math.isfinite(float(norm)):
+        raise _not_finite("gradient", learner, batch)
+    learner.optimizer.step()
+    learner.step += 1
+    _average(learner, config.ema)
+    return total
+
+
+def mars_loss(network: Callable[..., Tensor], batch: Tensors, lam: float, pan_samples: int) -> Tensor:
+    """Eq. 4: mean L1 in MS mode plus lam times mean L1 in PAN mode.
+
+    batch: mpan, lms, lpan, truth, each (B, C, H, W). PAN mode runs on the first `pan_samples` of it (the paper: all).
+    """
+    mpan, lms, lpan, truth = batch
+    loss = (network(mpan, lms, lpan, "ms").float() - truth).abs().mean()
+    if lam > 0 and pan_samples:
+        back = network(mpan[:pan_samples], lms[:pan_samples], lpan[:pan_samples], "pan").float()
+        loss = loss + lam * (back - mpan[:pan_samples]).abs().mean()
+    return loss
+
+
+def pan_samples(config: TrainConfig, step: int) -> int:
+    """How many of a step's samples also run in PAN mode; over the steps their share is `pan_share`."""
+    share = config.pan_share * config.samples_per_step
+    return math.floor(share * (step + 1)) - math.floor(share * step)
+
+
+def learning_rate(config: TrainConfig, learner: Learner) -> float:
+    """Linear warm-up, then a cosine to zero over the steps or the minutes of the run, whichever end first."""
+    step = learner.step
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    if config.minutes:
+        done = max(done, learner.seconds / (60 * config.minutes))
+    return config.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def is_finished(config: TrainConfig, learner: Learner) -> bool:
+    """Whether all steps are taken, or the time for them is over."""
+    return learner.step >= config.steps or 0 < 60 * config.minutes <= learner.seconds
+
+
+def _first_network(config: TrainConfig) -> PanCrafter:
+    """A new network, or that of the model to start from."""
+    if not config.start_from:
+        return PanCrafter(config.network)
+    model = load_model(config.start_from)
+    if model.spec.config != config.network:
+        theirs, ours = vars(model.spec.config), vars(config.network)
+        found = ", ".join(f"{name} = {theirs[name]}, not {ours[name]}" for name in ours if theirs[name] != ours[name])
+        raise TrainingError(
+            f"{config.start_from}: its network is not that of the recipe: it has {found}",
+            "make [network] of the recipe the same, and [sample] bands with it",
+        )
+    return model.network.train()
+
+
+def _average(learner: Learner, most: float) -> None:
+    """Draw the averaged weights towards the present ones."""
+    # Early weights are poor: the average forgets them quickly at first.
+    decay = min(most, (1 + learner.step) / (10 + learner.step))
+    with torch.no_grad():
+        for name, value in learner.network.state_dict().items():
+            learner.ema[name].lerp_(value, 1 - decay)
+
+
+def _not_finite(what: str, learner: Learner, batch: Batch) -> TrainingError:
+    names = ", ".join(sorted(set(batch.names)))
+    return TrainingError(
+        f"the {what} is not finite at step {learner.step + 1}, in samples of {names}; nothing of that step was kept",
+        "lower `lr`, or look for broken values in these scenes; the run folder holds the last good checkpoint",
+    )

@@ -1,0 +1,97 @@
+"""What a run was made from, written into its folder at the start: enough to do it again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pancrafter_cli.data.config import TrainConfig, recipe_text
+from pancrafter_cli.data.gather import Gathered
+from pancrafter_cli.errors import TrainingError
+from pancrafter_cli.tasks.checkpoint import written_whole
+from pancrafter_cli.tasks.learner import Learner
+from pancrafter_cli.version import __version__
+from pancrafter_cli.zoo import file_sha256, resolve
+
+RECIPE_FILE = "recipe.toml"
+RECORD_FILE = "run.json"
+_SCENE_FILES = ("pan.tif", "ms.tif", "gt.tif")
+_PACKAGES = ("torch", "numpy", "scipy", "rasterio", "h5py", "safetensors")
+
+
+def record_run(run: Path, config: TrainConfig, gathered: Gathered, learner: Learner) -> None:
+    """Write the recipe as resolved (recipe.toml) and, as run.json, its data with sizes and hashes, and the versions.
+
+    A run that goes on adds to its record when and with which versions. Raises TrainingError when its scenes are no
+    longer those it began with, OutputError when the folder cannot be written to.
+    """
+    record: dict[str, Any] = {
+        "scenes": [_scene(entry, gathered) for entry in gathered.entries],
+        "validation": [_files(folder) for folder in config.validation_folders()],
+        "left_out": [asdict(s) for s in gathered.skipped],
+        "start_from_sha256": file_sha256(resolve(config.start_from)) if config.start_from else None,
+    }
+    earlier = _read(run) if learner.step else {}
+    changes = [c for part in ("scenes", "validation") if earlier for c in _changes(earlier[part], record[part])]
+    if changes:
+        raise TrainingError(
+            f"{run}: the scenes are not those the run began with: {', '.join(changes)}",
+            "bring them back, or begin a new --run with --from and this run's model",
+        )
+    record["starts"] = [*earlier.get("starts", []), _start(learner)]
+    with written_whole(run / RECIPE_FILE) as part:
+        part.write_text(recipe_text(config), encoding="utf-8")
+    with written_whole(run / RECORD_FILE) as part:
+        part.write_text(json.dumps(record, indent=2), encoding="utf-8")
+
+
+def _scene(entry: Path, gathered: Gathered) -> dict[str, Any]:
+    sources = [
+        {"kind": s.kind, "images": s.count, "bands": s.shape[0], "rows": s.shape[1], "columns": s.shape[2]}
+        for s in gathered.sources
+        if s.name == entry.name
+    ]
+    return _files(entry) | {"sources": sources}
+
+
+def _files(entry: Path) -> dict[str, Any]:
+    """Name, size in bytes and hash of the files of a scene folder or patch file."""
+    paths = [entry] if entry.is_file() else [p for p in (entry / name for name in _SCENE_FILES) if p.exists()]
+    files = [{"name": p.name, "bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in paths]
+    return {"name": entry.name, "files": files}
+
+
+def _changes(then: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:
+    before, after = ({scene["name"]: scene["files"] for scene in scenes} for scenes in (then, now))
+    return [
+        *(f"{name} is new" for name in after if name not in before),
+        *(f"{name} is gone" for name in before if name not in after),
+        *(f"{name} has changed" for name in after if name in before and after[name] != before[name]),
+    ]
+
+
+def _start(learner: Learner) -> dict[str, Any]:
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {
+        "step": learner.step,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": str(learner.device),
+        "platform": platform.platform(),
+        "versions": {"pancrafter": __version__, "python": platform.python_version(), **packages},
+    }
+
+
+def _read(run: Path) -> dict[str, Any]:
+    path = run / RECORD_FILE
+    if not path.exists():
+        return {}
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record if {"scenes", "validation", "starts"} <= record.keys() else {}
+    except ValueError as error:
+        raise TrainingError(f"{path}: not readable", "delete the run folder to start again") from error
