@@ -26,7 +26,7 @@ Float32 = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 _H5_SETS = ("ms", "lms", "pan")
-_NODATA = -9999.0
+NODATA = -9999.0
 _SUPPORTED = 1e-6
 
 
@@ -148,11 +148,11 @@ def _write(path: Path, image: Float32, valid: Mask, step: float, origin: float) 
         height=image.shape[1],
         width=image.shape[2],
         dtype="float32",
-        nodata=None if valid.all() else _NODATA,
+        nodata=None if valid.all() else NODATA,
         crs="EPSG:32631",
         transform=Affine(step, 0, 500_000 + origin, 0, -step, 5_400_000 - origin),
     ) as file:
-        file.write(np.where(valid, image, np.float32(_NODATA)))
+        file.write(np.where(valid, image, np.float32(NODATA)))
     return path
 
 

@@ -216,9 +216,11 @@ def _run_case(case: _Case, options: EvalOptions) -> tuple[list[EvalRow], dict[st
     with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
         files = _files(case, Path(work))
         scoring = _Scoring(case, options, files, stack)
+        # The truth of a made pair lies where MS says, and so must what is compared with it.
+        registration: Choice = options.registration if case.pair is None else "off"
         for contestant in options.contestants:
             began = time.monotonic()
-            read, mask = _fused(case, contestant, files, options, options.registration, Path(work), stack)
+            read, mask = _fused(case, contestant, files, options, registration, Path(work), stack)
             seconds = time.monotonic() - began
             rows.append(EvalRow(case.name, case.protocol, contestant.label, scoring.score(read, mask), seconds))
             crops[contestant.label] = np.asarray(read(*scoring.crop), np.float64)
