@@ -110,7 +110,7 @@ def test_any_size_and_any_mask(seed, height, width):
 
 
 def test_a_large_scene_by_windows_of_two_sizes():
-    scene = masked_scene(1300, 1100)
+    scene = masked_scene(3000, 2500)
     coarse, fine = (reduced(*scene, tile=tile) for tile in (WHOLE, 512))
     for name, value in fine.items():
         assert value == pytest.approx(coarse[name], abs=1e-9), name
