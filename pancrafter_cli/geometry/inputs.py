@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap, GridMap
 from pancrafter_cli.geometry.resample import AxisWeights, apply_weights, cubic_weights
 
 Float32 = NDArray[np.float32]
+
+_DETAIL_SIGMA = 2.0  # MS pixels
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,20 @@ def _plan_axis(axis: AxisMap, start: int, stop: int, gain: float) -> AxisPlan:
     up = cubic_weights(axis, start, stop)
     down = degrade_weights(axis.inverse(), up.first, up.stop, gain)
     return AxisPlan((start, stop), up, down)
+
+
+def detail(image: NDArray[np.float64], use: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """What of an image (C, h, w) on the MS grid varies within a few pixels: it less its Gaussian mean over 2 pixels.
+
+    Pixels not in `use` (C, h, w) take no part and give 0. PAN is matched to the bands by this: what brightness
+    shares over a scene (NIR dark on water, bright on plants) says little of how the detail that is missing is shared.
+    """
+    axes = (0.0, _DETAIL_SIGMA, _DETAIL_SIGMA)
+    weight = use.astype(np.float64)
+    near = ndimage.gaussian_filter(weight, axes, mode="constant")
+    mean = ndimage.gaussian_filter(np.where(use, image, 0.0), axes, mode="constant") / np.where(near > 0, near, 1.0)
+    fine: NDArray[np.float64] = np.where(use, image - mean, 0.0)
+    return fine
 
 
 @dataclass(frozen=True)

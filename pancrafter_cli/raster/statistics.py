@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pancrafter_cli.errors import RasterError
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap
+from pancrafter_cli.geometry.inputs import detail
 from pancrafter_cli.geometry.resample import apply_weights
 from pancrafter_cli.raster.inputs import Block
 from pancrafter_cli.raster.windows import Window, all_windows, spread_windows
@@ -54,8 +55,8 @@ class Measurable(Protocol):
 class SceneStatistics:
     """What networks and classical methods need to know of the whole scene; all in DN.
 
-    `scale` is the 99th percentile of |MS|; `gain` and `offset` (C,) match PAN to the bands, mpan_b =
-    gain_b * pan + offset_b, by least squares of MS on PAN degraded to the MS grid; `ms_mean` is (C,);
+    `scale` is the 99th percentile of |MS|; `gain` and `offset` (C,) match PAN to the bands, mpan_b = gain_b * pan +
+    offset_b: the detail of MS regressed on that of PAN degraded to the MS grid, and equal means; `ms_mean` is (C,);
     `ms_min` is the smallest MS value seen; `valid_fraction` is the share of output pixels that are valid in some band.
     """
 
@@ -75,7 +76,7 @@ class _Sums:
         self.keep_every = keep_every
         self.magnitudes: list[NDArray[np.float32]] = []
         self.ms_count, self.ms_sum = np.zeros(bands), np.zeros(bands)
-        # Of the pairs: count, sums of PAN and MS less their references, and of the products.
+        # Of the pairs: count, sums of PAN and MS less their references, and of the products of their detail.
         self.n, self.p, self.m, self.pp, self.pm = (np.zeros(bands) for _ in range(5))
         self.reference: tuple[float, FloatArray] | None = None
         self.ms_min = np.inf
@@ -96,7 +97,14 @@ class _Sums:
             self.reference = float(pan[0][use.any(axis=0)].mean()), self.ms_sum / np.maximum(self.ms_count, 1)
         p = (pan - self.reference[0]) * use
         m = (ms - self.reference[1][:, None, None]) * use
-        for total, values in ((self.n, use), (self.p, p), (self.m, m), (self.pp, p * p), (self.pm, p * m)):
+        fine_p, fine_m = detail(p, use), detail(m, use)
+        for total, values in (
+            (self.n, use),
+            (self.p, p),
+            (self.m, m),
+            (self.pp, fine_p * fine_p),
+            (self.pm, fine_p * fine_m),
+        ):
             total += values.sum(axis=(1, 2))
 
     def matching(self) -> tuple[FloatArray, FloatArray, float]:
@@ -106,10 +114,10 @@ class _Sums:
             return np.zeros_like(ms_mean), ms_mean, 0.0
         n = np.maximum(self.n, 1)
         p, m = self.p / n, self.m / n
-        variance = self.pp / n - p * p
+        variance = self.pp / n
         pan_mean = self.reference[0] + p
         flat = variance <= 1e-10 * (pan_mean**2 + variance) + 1e-30
-        gain = np.where(flat, 0.0, (self.pm / n - p * m) / np.where(flat, 1.0, variance))
+        gain = np.where(flat, 0.0, self.pm / n / np.where(flat, 1.0, variance))
         offset = np.where(self.n > 0, self.reference[1] + m, ms_mean) - gain * pan_mean
         return gain, offset, float(self.reference[0] + self.p.sum() / max(self.n.sum(), 1))
 
