@@ -16,8 +16,9 @@ from pancrafter_cli.errors import GeometryError, MetricError, PancrafterError, R
 from pancrafter_cli.geometry.sensors import mtf_of
 from pancrafter_cli.geometry.toolbox import decimate, mtf_lowpass, upsample23
 from pancrafter_cli.metrics.streaming import reduced_scores
+from pancrafter_cli.tasks.eval_options import Contestant, EvalOptions, EvalResult, EvalRow, contestants, means
 from pancrafter_cli.tasks.eval_report import to_csv, to_markdown, write_evaluation
-from pancrafter_cli.tasks.evaluate import Contestant, EvalOptions, EvalResult, contestants, evaluate, means
+from pancrafter_cli.tasks.evaluate import evaluate
 from pancrafter_cli.tasks.score import EXP, FUSED, ScoreOptions, score
 from pancrafter_cli.tasks.score_report import write_score_report
 from tests.pairs import textured, write_pair
@@ -190,8 +191,6 @@ def test_eval_compares_methods_in_both_protocols(scene: Path, tmp_path: Path) ->
 
 
 def test_deviation_divides_by_n_less_one() -> None:
-    from pancrafter_cli.tasks.evaluate import EvalRow
-
     rows = [EvalRow(f"s{k}", "reduced", "exp", {"ergas": value}, 0.0) for k, value in enumerate((1.0, 2.0, 4.0))]
     assert means(rows, "reduced")["exp"]["ergas"] == pytest.approx((7 / 3, 1.5275252316519468))
 

@@ -47,8 +47,9 @@ def command(
 ) -> None:
     """Compare methods and models over scenes: reduced and full resolution, and robustness to misregistration."""
     from pancrafter_cli.raster.scene import SceneOptions
+    from pancrafter_cli.tasks.eval_options import EvalOptions, contestants
     from pancrafter_cli.tasks.eval_report import curve_tables, mean_tables, scene_tables, to_json, write_evaluation
-    from pancrafter_cli.tasks.evaluate import EvalOptions, contestants, evaluate
+    from pancrafter_cli.tasks.evaluate import evaluate
     from pancrafter_cli.tasks.register import parse_registration
 
     options = EvalOptions(

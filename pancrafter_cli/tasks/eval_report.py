@@ -15,7 +15,7 @@ from pancrafter_cli.errors import OutputError
 from pancrafter_cli.report.contents import Chart, Column, EvalReport, Layer, Row, SceneReport, Series, Table
 from pancrafter_cli.report.page import cells, render_eval, write_page
 from pancrafter_cli.report.pictures import stretch
-from pancrafter_cli.tasks.evaluate import FULL, REDUCED, EvalResult, EvalRow, FloatArray, means
+from pancrafter_cli.tasks.eval_options import FULL, REDUCED, EvalResult, EvalRow, FloatArray, means
 from pancrafter_cli.tasks.score import EXP
 from pancrafter_cli.tasks.score_report import COLUMNS, display_bands
 from pancrafter_cli.version import __version__

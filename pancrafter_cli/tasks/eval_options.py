@@ -1,0 +1,136 @@
+"""What an evaluation is asked, and what it answers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pancrafter_cli.classical.methods import METHODS
+from pancrafter_cli.errors import UsageError
+from pancrafter_cli.metrics.lowpass import Geometry
+from pancrafter_cli.raster.scene import SceneOptions
+from pancrafter_cli.tasks.fusers import NETWORK
+from pancrafter_cli.tasks.register import DEFAULT_REGISTRATION, Choice
+from pancrafter_cli.tasks.score import EXP
+
+FloatArray = NDArray[np.float64]
+
+REDUCED, FULL = "reduced", "full"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A method, and for the network its model (name or path; None: the default)."""
+
+    label: str
+    method: str
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """What to evaluate.
+
+    scenes: folders (pan.tif, ms.tif, perhaps gt.tif) or h5 files of PanCollection's layout. protocols: "reduced" and
+    "full". geometry: "toolbox" takes MS samples to lie at 4k + 2 (always so for h5). sensor: of all scenes, else
+    as their metadata say. size: MS pixels a side taken from the middle of a larger scene for the reduced protocol.
+    shifts: MS pixels that MS is moved against PAN for the robustness curve. cut, peak: as in `score`.
+    """
+
+    scenes: tuple[Path, ...]
+    contestants: tuple[Contestant, ...]
+    protocols: tuple[str, ...] = (REDUCED, FULL)
+    geometry: Geometry = "area"
+    sensor: str | None = None
+    size: int = 1024
+    shifts: tuple[float, ...] = ()
+    registration: Choice = DEFAULT_REGISTRATION
+    cut: int = 0
+    peak: float | None = None
+    device: str = "auto"
+    scene: SceneOptions = field(default_factory=SceneOptions)
+
+
+@dataclass(frozen=True)
+class EvalRow:
+    """Indices by name of one method on one scene; shift in MS pixels and registration: of the robustness curve."""
+
+    scene: str
+    protocol: str
+    method: str
+    scores: Mapping[str, float]
+    seconds: float
+    shift: float = 0.0
+    registration: str = ""
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """All rows, those of the robustness curve apart, and what they depend on."""
+
+    rows: tuple[EvalRow, ...]
+    curve: tuple[EvalRow, ...]
+    settings: Mapping[str, str]
+    warnings: tuple[str, ...]
+    pictures: Mapping[tuple[str, str], Mapping[str, FloatArray]] = field(default_factory=dict, repr=False)
+
+
+def contestants(methods: Sequence[str], models: Sequence[str] = ()) -> tuple[Contestant, ...]:
+    """Methods by name; `network` stands for every one of the models, or for the default one."""
+    found: list[Contestant] = []
+    for method in methods:
+        if method == NETWORK:
+            found += [Contestant(Path(m).name, NETWORK, m) for m in models] or [Contestant(NETWORK, NETWORK)]
+        else:
+            found.append(Contestant(method, method))
+    return tuple(found)
+
+
+def means(rows: Sequence[EvalRow], protocol: str) -> dict[str, dict[str, tuple[float, float | None]]]:
+    """Mean and standard deviation (N - 1; None for one scene) over the scenes, by method and index."""
+    of = [row for row in rows if row.protocol == protocol]
+    result: dict[str, dict[str, tuple[float, float | None]]] = {}
+    for method in dict.fromkeys(row.method for row in of):
+        own = [row.scores for row in of if row.method == method]
+        result[method] = {
+            name: (
+                statistics.fmean(s[name] for s in own),
+                statistics.stdev(s[name] for s in own) if len(own) > 1 else None,
+            )
+            for name in own[0]
+        }
+    return result
+
+
+def check(options: EvalOptions) -> None:
+    """Raise UsageError for options that do not go together."""
+    if not options.scenes:
+        raise UsageError("no scene is given", "name folders with pan.tif and ms.tif, or h5 files")
+    for contestant in options.contestants:
+        if contestant.method not in (NETWORK, *METHODS):
+            raise UsageError(f"unknown method '{contestant.method}'", f"use {NETWORK}, {', '.join(METHODS)}")
+    if not options.protocols or set(options.protocols) - {REDUCED, FULL}:
+        raise UsageError(f"unknown protocol in {', '.join(options.protocols)}", f"use {REDUCED}, {FULL} or both")
+    if any(not 0 <= s <= 8 for s in options.shifts):
+        raise UsageError("--shift: expected MS pixels from 0 to 8", "for example --shift 0,0.5,1")
+    if options.shifts and (REDUCED not in options.protocols or options.geometry == "toolbox"):
+        raise UsageError("--shift needs the reduced protocol in the area geometry", "leave out the other flags")
+
+
+def settings(options: EvalOptions) -> dict[str, str]:
+    """What the numbers depend on, for people."""
+    return {
+        "scenes": str(len(options.scenes)),
+        "protocols": ", ".join(options.protocols),
+        "geometry": "pixels are areas" if options.geometry == "area" else "MS samples at 4k + 2",
+        "MTF": options.sensor or "of the sensor the metadata name, else generic (0.30, PAN 0.15)",
+        "registration": str(options.registration),
+        "border left out": str(options.cut),
+        "blocks": "32 x 32 pixels",
+        EXP: "MS brought to the PAN grid, nothing sharpened",
+    }
