@@ -18,7 +18,7 @@ from pancrafter_cli.errors import GeometryError, UsageError
 from pancrafter_cli.geometry.degrade import degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap, GridMap
 from pancrafter_cli.geometry.matching import WindowShift
-from pancrafter_cli.geometry.registration import ArrayPair, Shift, measure_shift, summarise, window_shifts
+from pancrafter_cli.geometry.registration import ArrayPair, Shift, summarise, window_shifts
 from pancrafter_cli.geometry.resample import apply_weights
 from pancrafter_cli.raster.scene import Scene, open_scene
 from pancrafter_cli.tasks.inspect import inspect_scene
@@ -135,15 +135,6 @@ def test_a_band_without_data_does_not_hide_the_others() -> None:
     ms_valid[1] = False
     found = measured(ArrayPair(pair.pan, pair.ms, pair.pan_valid, ms_valid, pair.ms_map))
     assert (found.dx, found.dy) == pytest.approx((0.37, 0.1), abs=0.05)
-
-
-def test_a_pan_on_the_ms_grid_can_be_measured_too() -> None:
-    pair = make_pair(shift=(0.37, -0.5))
-    inverse = pair.ms_map.inverse()
-    r, c = (degrade_weights(a, 0, a.dst_size, 0.3) for a in (inverse.rows, inverse.cols))
-    low = apply_weights(r.matrix, c.matrix, pair.pan[r.first : r.stop, c.first : c.stop].astype(float))
-    found = measure_shift(low, pair.ms.astype(float), np.ones(low.shape, bool))
-    assert (found.dx, found.dy) == pytest.approx((0.37, -0.5), abs=0.1)
 
 
 def unlike_pairs() -> list[ArrayPair]:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pancrafter_cli.data.sources import MATCH_RATIOS, Source
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_reach, degrade_weights
+from pancrafter_cli.geometry.fill import fill_invalid
 from pancrafter_cli.geometry.grid import AxisMap
 from pancrafter_cli.geometry.resample import CUBIC_SUPPORT, apply_weights, cubic_weights
 
 Float32 = NDArray[np.float32]
+
+_LARGEST_HOLE = 8  # MS pixels a side
+_FIELD_KNOT = 32  # pixels between the knots of a smooth displacement
+# How PAN's correlation with itself falls off with distance, as a power: measured on the real scenes.
+_LIKENESS_POWER = 1.7
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,12 @@ class SampleOptions:
     ratios: (low, high) of the degradation where it is random; a sample's MS gain at Nyquist is drawn from
     `ms_gain`, noise up to `noise` of the scale; `pan_shift` is the standard deviation, in MS pixels, of what
     a registration may have left between PAN and MS; `crisp_share` of the samples show the source's crisp PAN
-    as it is. `matched` False shows PAN itself, one channel, in place of PAN matched to every band.
+    as it is. In `moved_share` of the samples PAN lies up to `move` MS pixels off MS, as without a registration;
+    in `bent_share` it also lies off by a smooth field of up to `bend` MS pixels, as parallax leaves it.
+    In `hole_share` MS lacks a few pixels, which are filled as at inference. `own_ratio_share` of the samples have the
+    source's own ratio, half of the others 2 or 4. shuffle_bands: whether bands come in random order and sometimes
+    repeated; recolour: whether every band gets a random gain and offset. `matched` False shows PAN itself, one channel,
+    in place of PAN matched to every band.
     """
 
     # Whoever builds this from a file is told of names that do not exist.
@@ -37,6 +48,14 @@ class SampleOptions:
     noise: float = 0.004
     pan_shift: float = 0.03
     crisp_share: float = 0.5
+    moved_share: float = 0.0
+    move: float = 1.5
+    bent_share: float = 0.0
+    bend: float = 0.5
+    hole_share: float = 0.0
+    own_ratio_share: float = 0.5
+    shuffle_bands: bool = True
+    recolour: bool = True
     match_jitter: float = 0.03
     matched: bool = True
 
@@ -47,8 +66,11 @@ class SampleOptions:
             raise ValueError("ratios must be (low, high) between 1 and 16")
         if not 0.0 < self.ms_gain[0] <= self.ms_gain[1] < 1.0:
             raise ValueError("ms_gain must be (low, high) between 0 and 1")
-        if min(self.noise, self.pan_shift, self.match_jitter, self.crisp_share, 1 - self.crisp_share) < 0:
-            raise ValueError("noise, pan_shift and match_jitter must not be negative, crisp_share between 0 and 1")
+        if min(self.noise, self.pan_shift, self.match_jitter, self.move, self.bend) < 0:
+            raise ValueError("noise, pan_shift, match_jitter, move and bend must not be negative")
+        shares = {name: value for name, value in vars(self).items() if name.endswith("_share")}
+        if not all(0 <= share <= 1 for share in shares.values()):
+            raise ValueError(f"{', '.join(shares)} must be between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -63,23 +85,28 @@ class Sample:
 
 def draw_ratio(rng: np.random.Generator, source: Source, options: SampleOptions) -> float:
     """Mostly the scene's own ratio, else 2 or 4, else anything between the limits."""
-    kind = rng.random()
-    if kind < 0.5:
+    kind, own = rng.random(), options.own_ratio_share
+    if kind < own:
         return source.ratio
-    if kind < 0.75:
+    if kind < (1 + own) / 2:
         return float(rng.choice([2.0, 4.0]))
     return float(rng.uniform(*options.ratios))
 
 
 def draw_sample(source: Source, rng: np.random.Generator, options: SampleOptions) -> Sample:
-    """One augmented sample of `source`, which must be at least as large as a patch."""
+    """One augmented sample of `source`, which must be at least as large as a patch.
+
+    Unless bands are shuffled, the source must have `options.bands` bands.
+    """
     patch = options.patch
     ratio = draw_ratio(rng, source, options)
-    margin = math.ceil((CUBIC_SUPPORT + 1) * ratio + degrade_reach(ratio, options.ms_gain[0]))
+    reach = options.move + options.bend
+    margin = math.ceil((CUBIC_SUPPORT + 1 + reach) * ratio + degrade_reach(ratio, options.ms_gain[0]))
     (top, y0, y1), (left, x0, x1) = (_window(rng, size, patch, margin) for size in source.truth.shape[1:])
-    bands = draw_bands(rng, source.truth.shape[0], options.bands)
+    bands = draw_bands(rng, len(source.truth), options.bands) if options.shuffle_bands else np.arange(options.bands)
     truth = source.truth[bands, y0:y1, x0:x1]
-    pan = _draw_pan(rng, source, np.s_[y0:y1, x0:x1], options.crisp_share, options.pan_shift * ratio)
+    pan = _draw_pan(rng, source, np.s_[y0:y1, x0:x1], options.crisp_share)
+    pan, off = _misregister(rng, pan, ratio, options)
 
     phase_y, phase_x = -rng.random(2) * ratio
     axes = (
@@ -91,29 +118,18 @@ def draw_sample(source: Source, rng: np.random.Generator, options: SampleOptions
     low = np.stack([_degrade(axes, band, float(g)) for band, g in zip(truth, gains, strict=True)])
     low += noise * rng.standard_normal(low.shape, dtype=np.float32)
     pan = pan + noise * rng.standard_normal(pan.shape, dtype=np.float32)
+    # A share of 0 draws nothing, so that recipes without holes see the samples they always saw.
+    if options.hole_share and rng.random() < options.hole_share:
+        low = _with_hole(rng, axes, low)
     lms = _raise(axes, low)
     lpan = _raise(axes, _degrade(axes, pan, DEFAULT_MS_GAIN))
 
-    a, c = _match(rng, source, bands, ratio, options.match_jitter)
+    a, c = _match(rng, source, bands, ratio, off, options.match_jitter)
     if not options.matched:
         a, c = np.ones((1, 1, 1), np.float32), np.zeros((1, 1, 1), np.float32)
     centre = np.s_[..., top - y0 : top - y0 + patch, left - x0 : left - x0 + patch]
     sample = Sample(a * pan[centre] + c, lms, a * lpan + c, truth[centre])
-    return _augment(rng, sample)
-
-
-def draw_batch(
-    sources: Sequence[Source], weights: NDArray[np.float64], rng: np.random.Generator, size: int, options: SampleOptions
-) -> Sample:
-    """`size` samples of sources drawn by weight, stacked: every array (size, bands, patch, patch)."""
-    picks = rng.choice(len(sources), size=size, p=weights)
-    samples = [draw_sample(sources[i], rng, options) for i in picks]
-    return Sample(
-        *(
-            np.stack([getattr(s, field) for s in samples]).astype(np.float32, copy=False)
-            for field in ("mpan", "lms", "lpan", "truth")
-        )
-    )
+    return _augment(rng, sample, options.recolour)
 
 
 def draw_bands(rng: np.random.Generator, available: int, wanted: int) -> NDArray[np.int64]:
@@ -156,41 +172,86 @@ def _raise(axes: tuple[_Axis, _Axis], low: Float32) -> Float32:
     return apply_weights(axes[0].up, axes[1].up, low)
 
 
+def _with_hole(rng: np.random.Generator, axes: tuple[_Axis, _Axis], low: Float32) -> Float32:
+    """Degraded MS (C, h, w) that lacks a rectangle of pixels near the patch, filled as inference fills it."""
+    valid = np.ones(low.shape, bool)
+    part = []
+    for axis in axes:
+        used = np.flatnonzero(axis.up.any(axis=0))
+        centre, size = rng.choice(used), int(rng.integers(1, _LARGEST_HOLE + 1))
+        part.append(slice(max(0, centre - size // 2), centre - size // 2 + size))
+    valid[:, *part] = False
+    return fill_invalid(low, valid, low.mean(axis=(1, 2)))
+
+
 def _window(rng: np.random.Generator, size: int, patch: int, margin: int) -> tuple[int, int, int]:
     """Start of a random patch, and the window around it that its inputs draw on, cut at the edges."""
     start = int(rng.integers(0, size - patch + 1))
     return start, max(0, start - margin), min(size, start + patch + margin)
 
 
-def _draw_pan(
-    rng: np.random.Generator, source: Source, part: tuple[slice, slice], crisp_share: float, sigma: float
-) -> Float32:
-    """A mix of the source's PANs, half the time moved by what registration may leave (sigma in pixels)."""
+def _draw_pan(rng: np.random.Generator, source: Source, part: tuple[slice, slice], crisp_share: float) -> Float32:
+    """A mix of the source's softer and crisper PAN, (h, w)."""
     mix = np.float32(1.0 if rng.random() < crisp_share else rng.random())
-    pan = (1 - mix) * source.pans[0][part] + mix * source.pans[1][part]
-    if rng.random() < 0.5:
-        dy, dx = np.clip(rng.normal(0, sigma, 2), -3 * sigma, 3 * sigma)
-        h, w = pan.shape
-        rows_w = cubic_weights(AxisMap(1.0, float(dy), h, h), 0, h)
-        cols_w = cubic_weights(AxisMap(1.0, float(dx), w, w), 0, w)
-        pan = apply_weights(rows_w.matrix, cols_w.matrix, pan[rows_w.first : rows_w.stop, cols_w.first : cols_w.stop])
-    moved: Float32 = pan.astype(np.float32, copy=False)
-    return moved
+    pan: Float32 = (1 - mix) * source.pans[0][part] + mix * source.pans[1][part]
+    return pan.astype(np.float32, copy=False)
+
+
+def _misregister(rng: np.random.Generator, pan: Float32, ratio: float, options: SampleOptions) -> tuple[Float32, float]:
+    """PAN (h, w) seen off its place, and by how many MS pixels it lies off as a whole."""
+    kind = rng.random()
+    if kind < options.moved_share:
+        off = _in_disc(rng, options.move)
+    elif rng.random() < 0.5:
+        off = np.clip(rng.normal(0, options.pan_shift, 2), -3 * options.pan_shift, 3 * options.pan_shift)
+    else:
+        off = np.zeros(2)
+    field = np.broadcast_to((off * ratio)[:, None, None], (2, *pan.shape))
+    if rng.random() < options.bent_share:
+        field = field + ratio * _smooth_field(rng, pan.shape, options.bend)
+    if not field.any():
+        return pan, 0.0
+    places = np.indices(pan.shape) + field
+    # A spline keeps PAN as crisp as it was, which softer interpolation would give away.
+    moved: Float32 = ndimage.map_coordinates(pan, places, order=3, mode="nearest")
+    return moved, float(np.hypot(*off))
+
+
+def _in_disc(rng: np.random.Generator, radius: float) -> NDArray[np.float64]:
+    """A vector of any direction, its length uniform up to `radius`."""
+    angle, length = rng.uniform(0, 2 * math.pi), rng.uniform(0, radius)
+    return length * np.array([math.sin(angle), math.cos(angle)])
+
+
+def _smooth_field(rng: np.random.Generator, shape: tuple[int, ...], amplitude: float) -> NDArray[np.float64]:
+    """Displacements (2, h, w), of zero mean and at most `amplitude`, that change over some 30 pixels."""
+    knots = [math.ceil(size / _FIELD_KNOT) + 1 for size in shape]
+    coarse = rng.uniform(-amplitude, amplitude, (2, *knots))
+    rows, cols = (
+        cubic_weights(AxisMap(count / size, 0.0, size, count), 0, size)
+        for count, size in zip(knots, shape, strict=True)
+    )
+    field = apply_weights(rows.matrix, cols.matrix, coarse[:, rows.first : rows.stop, cols.first : cols.stop])
+    centred: NDArray[np.float64] = field - field.mean(axis=(1, 2), keepdims=True)
+    return centred
 
 
 def _match(
-    rng: np.random.Generator, source: Source, bands: NDArray[np.int64], ratio: float, jitter: float
+    rng: np.random.Generator, source: Source, bands: NDArray[np.int64], ratio: float, off: float, jitter: float
 ) -> tuple[Float32, Float32]:
-    """Band matching (bands, 1, 1) interpolated to `ratio`, its gain a little off as from a sample of the scene."""
+    """Band matching (bands, 1, 1) interpolated to `ratio`, its gain a little off as from a sample of the scene.
+
+    Measured on a scene whose PAN lies `off` MS pixels off, gains are smaller: PAN explains less of the bands.
+    """
     a = np.array([np.interp(ratio, MATCH_RATIOS, source.gain[:, b]) for b in bands])
     c = np.array([np.interp(ratio, MATCH_RATIOS, source.offset[:, b]) for b in bands])
-    mean = float(source.pans[0].mean())
-    factor = 1 + rng.normal(0, jitter, len(bands))
-    c = c + a * (1 - factor) * mean  # the matched mean stays where it is
+    likeness = float(np.interp(ratio, MATCH_RATIOS, source.likeness))
+    factor = (1 + rng.normal(0, jitter, len(bands))) * likeness ** (off**_LIKENESS_POWER)
+    c = c + a * (1 - factor) * source.pan_mean  # the matched mean stays where it is
     return ((a * factor)[:, None, None].astype(np.float32), c[:, None, None].astype(np.float32))
 
 
-def _augment(rng: np.random.Generator, sample: Sample) -> Sample:
+def _augment(rng: np.random.Generator, sample: Sample, recolour: bool) -> Sample:
     """One of the 8 symmetries, and a gain and an offset for every band, the same for inputs and truth."""
     bands = sample.truth.shape[0]
     common, own = rng.uniform(-0.5, 0.5), rng.uniform(-0.4, 0.4, (bands, 1, 1))
@@ -202,6 +263,8 @@ def _augment(rng: np.random.Generator, sample: Sample) -> Sample:
         turned = np.rot90(image, turns, axes=(1, 2))
         return turned[:, :, ::-1] if mirrored else turned
 
+    if not recolour:
+        return Sample(turn(sample.mpan), turn(sample.lms), turn(sample.lpan), turn(sample.truth))
     # A PAN that is not matched to the bands has no band of its own to follow.
     matched = len(sample.mpan) == bands
     pan_gain, pan_offset = (gain, offset) if matched else (np.exp(np.float32(common)), np.float32(0))

@@ -7,6 +7,8 @@ Two kinds come out of every PAN+MS scene:
 - "resynthesised": a fusion of the real scene at full resolution is declared the truth, and PAN is re-derived
   from it by regression. True structure at full resolution, fused spectra.
 
+Patch files and made-up scenes (pancollection.py, synthetic.py) give sources of the same form.
+
 MS is never stored degraded: every training sample degrades its own window with its own ratio, phase and MTF.
 """
 
@@ -14,7 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +26,8 @@ from numpy.typing import NDArray
 from pancrafter_cli.errors import TrainingError
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, DEFAULT_PAN_GAIN, degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap, GridMap, overlap
-from pancrafter_cli.geometry.registration import Shift, measure_shift
+from pancrafter_cli.geometry.inputs import detail
+from pancrafter_cli.geometry.registration import summarise, window_shifts
 from pancrafter_cli.geometry.resample import apply_weights, cubic_weights
 from pancrafter_cli.raster.arrays import read_array
 from pancrafter_cli.raster.scene import Scene, open_scene
@@ -30,8 +35,7 @@ from pancrafter_cli.raster.scene import Scene, open_scene
 Float32 = NDArray[np.float32]
 
 MATCH_RATIOS = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0)
-_MIN_SHIFT, _MAX_SHIFT = 0.05, 2.0  # MS pixels: below is noise, above is no longer the same scene
-_MAX_SPREAD = 0.35
+_SMALLEST = 8  # pixels a side: less leaves nothing to match bands on at a ratio of 6
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Source:
     """One image with known truth. All arrays on one grid, in DN / scale.
 
     truth: (C, H, W); pans: (2, H, W), a softer and a crisper (or truer) PAN, of which a sample shows a mix;
-    gain, offset: (len(MATCH_RATIOS), C), the scene-wide band matching at each degradation ratio.
+    gain, offset: (len(MATCH_RATIOS), C), the scene-wide band matching at each degradation ratio;
+    likeness: (len(MATCH_RATIOS),), correlation of degraded PAN with itself one degraded pixel further on.
     """
 
     name: str
@@ -48,6 +53,7 @@ class Source:
     pans: Float32
     gain: Float32
     offset: Float32
+    likeness: Float32
     ratio: float
 
     @property
@@ -55,17 +61,70 @@ class Source:
         """Pixels of the truth."""
         return int(self.truth.shape[1] * self.truth.shape[2])
 
+    @cached_property
+    def pan_mean(self) -> float:
+        """Mean of the softer PAN."""
+        return float(self.pans[0].mean())
 
-def load_sources(folder: Path, kinds: Sequence[str]) -> list[Source]:
+    @property
+    def count(self) -> int:
+        """It is one image."""
+        return 1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Bands, rows and columns."""
+        bands, height, width = self.truth.shape
+        return bands, height, width
+
+    def image(self, index: int) -> Source:
+        """The image itself."""
+        return self
+
+
+class AnySource(Protocol):
+    """What samples are drawn from: `count` images of one `shape` (C, H, W), and `pixels` in all of them."""
+
+    @property
+    def name(self) -> str:
+        """Name of the scene or file."""
+
+    @property
+    def kind(self) -> str:
+        """Kind of the source, by which it is weighted."""
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Bands, rows and columns of every image."""
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all images."""
+
+    def image(self, index: int) -> Source:
+        """One image, read if need be. Raises RasterError when it cannot be read."""
+
+
+def load_sources(folder: Path, kinds: Sequence[str], smallest: int = _SMALLEST) -> list[Source]:
     """The sources of the scene in `folder` (pan.tif, ms.tif, and gt.tif where a reference exists).
 
-    Raises TrainingError for invalid pixels or a missing file, RasterError or GeometryError for unusable rasters.
+    Those of fewer than `smallest` pixels a side are left out. Raises TrainingError for invalid pixels and when no
+    source is left, RasterError or GeometryError for unusable rasters.
     """
     pan, ms, truth = (folder / name for name in ("pan.tif", "ms.tif", "gt.tif"))
     if truth.exists():
         # The reference lies on the PAN grid already: its own Wald pair, with ratio 1 between the two files.
-        return [_referenced_source(folder)] if "wald" in kinds else []
-    with open_scene(pan, [ms]) as scene:
+        return [_referenced_source(folder, smallest)]
+    with open_scene(pan, [ms]) as opened:
+        scene = _registered(opened)
+        sizes = {"wald": _covered(scene), "resynthesised": scene.grid.shape}
+        kinds = [kind for kind in kinds if min(sizes[kind]) >= smallest]
+        if not kinds:
+            raise _too_small(folder, sizes["wald"], scene.grid.shape, smallest)
         full_pan, pan_valid = scene.read_pan(0, 0, *scene.grid.shape)
         full_ms, ms_valid = scene.read_ms(0, 0, scene.ms_map.rows.src_size, scene.ms_map.cols.src_size)
         if not (pan_valid.all() and ms_valid.all()):
@@ -73,7 +132,7 @@ def load_sources(folder: Path, kinds: Sequence[str]) -> list[Source]:
                 f"{folder}: training scenes must not contain invalid pixels",
                 "cut the scene to its valid part first",
             )
-        relation = _register(scene, full_pan[0], full_ms)
+        relation = scene.ms_map
         scale = np.float32(scene.statistics.scale)
     full_pan, full_ms = full_pan / scale, full_ms / scale
     sources = []
@@ -84,15 +143,52 @@ def load_sources(folder: Path, kinds: Sequence[str]) -> list[Source]:
     return sources
 
 
+def _registered(scene: Scene) -> Scene:
+    """The scene with MS where its content lies, where that can be measured."""
+    shift = summarise(window_shifts(scene))
+    return scene.with_shift(shift.dx, shift.dy) if shift.reliable else scene
+
+
+def _covered(scene: Scene) -> tuple[int, int]:
+    """Rows and columns of MS under PAN."""
+    to_pan = scene.ms_map.inverse()
+    (r0, r1), (c0, c1) = overlap(to_pan.rows), overlap(to_pan.cols)
+    return r1 - r0, c1 - c0
+
+
+def _too_small(folder: Path, ms: tuple[int, int], pan: tuple[int, int], smallest: int) -> TrainingError:
+    return TrainingError(
+        f"{folder}: {ms[0]} x {ms[1]} MS pixels over {pan[0]} x {pan[1]} PAN pixels are too small for patches of "
+        f"{smallest} pixels",
+        "make `patch` smaller, or use larger scenes",
+    )
+
+
 def match_bands(truth: Float32, pan: Float32, ratio: float, gain: float = DEFAULT_MS_GAIN) -> tuple[Float32, Float32]:
-    """Gain and offset (C,) of the regression of every band on PAN, both degraded by `ratio`."""
-    rows, cols = (degrade_weights(_coarse_axis(size, ratio), 0, int(size / ratio), gain).matrix for size in pan.shape)
-    low_pan = apply_weights(rows, cols, pan).astype(np.float64).ravel()
-    low = apply_weights(rows, cols, truth).astype(np.float64).reshape(truth.shape[0], -1)
-    variance = low_pan.var()
-    centred = low_pan - low_pan.mean()
-    slope = (low @ centred) / low_pan.size / variance if variance > 0 else np.zeros(len(low))
-    return slope.astype(np.float32), (low.mean(axis=1) - slope * low_pan.mean()).astype(np.float32)
+    """Gain and offset (C,) that match PAN to every band, from both degraded by `ratio`, as inference measures them.
+
+    truth: (C, ..., H, W); pan: (..., H, W), of one image or several.
+    """
+    rows, cols = _degrade_all(pan.shape[-2:], ratio, gain)
+    low_pan = apply_weights(rows, cols, pan).astype(np.float64)
+    low = apply_weights(rows, cols, truth).astype(np.float64)
+    fine_pan, fine = _detail(low_pan), _detail(low)
+    power = float((fine_pan**2).mean())
+    slope = (fine * fine_pan).reshape(len(low), -1).mean(axis=1) / power if power > 0 else np.zeros(len(low))
+    mean = low.reshape(len(low), -1).mean(axis=1)
+    return slope.astype(np.float32), (mean - slope * low_pan.mean()).astype(np.float32)
+
+
+def _detail(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    return detail(image, np.ones(image.shape, dtype=bool))
+
+
+def _degrade_all(
+    shape: tuple[int, ...], ratio: float, gain: float = DEFAULT_MS_GAIN
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Matrices that degrade the rows and columns of a whole image."""
+    rows, cols = (degrade_weights(_coarse_axis(size, ratio), 0, int(size / ratio), gain).matrix for size in shape)
+    return rows, cols
 
 
 def _coarse_axis(size: int, ratio: float) -> AxisMap:
@@ -104,29 +200,26 @@ def _match_table(truth: Float32, pan: Float32) -> tuple[Float32, Float32]:
     return np.stack([g for g, _ in pairs]), np.stack([o for _, o in pairs])
 
 
-def _source(name: str, kind: str, truth: Float32, pans: Float32, ratio: float) -> Source:
-    gain, offset = _match_table(truth, pans.mean(axis=0))
-    return Source(name, kind, np.ascontiguousarray(truth), pans, gain, offset, ratio)
+def measure_tables(truth: Float32, pan: Float32) -> tuple[Float32, Float32, Float32]:
+    """The tables `gain`, `offset` and `likeness` of a Source from truth (C, ..., H, W) and PAN (..., H, W)."""
+    likeness = np.array([likeness_of_neighbours(pan, r) for r in MATCH_RATIOS], np.float32)
+    return *_match_table(truth, pan), likeness
 
 
-def _register(scene: Scene, pan: Float32, ms: Float32) -> GridMap:
-    """The scene's PAN-to-MS relation, corrected by the measured shift where one was measured."""
-    to_pan = scene.ms_map.inverse()
-    (r0, r1), (c0, c1) = overlap(to_pan.rows), overlap(to_pan.cols)
-    rows = degrade_weights(to_pan.rows, r0, r1, DEFAULT_MS_GAIN)
-    cols = degrade_weights(to_pan.cols, c0, c1, DEFAULT_MS_GAIN)
-    low = apply_weights(rows.matrix, cols.matrix, pan[rows.first : rows.stop, cols.first : cols.stop])
-    shift = measure_shift(
-        low.astype(np.float64), ms[:, r0:r1, c0:c1].astype(np.float64), np.ones(low.shape, dtype=bool)
-    )
-    return _corrected(scene.ms_map, shift)
+def make_source(name: str, kind: str, truth: Float32, pans: Float32, ratio: float) -> Source:
+    """A source from truth (C, H, W) and pans (2, H, W), in DN / scale, with its tables measured."""
+    gain, offset, likeness = measure_tables(truth, pans.mean(axis=0))
+    return Source(name, kind, np.ascontiguousarray(truth), pans, gain, offset, likeness, ratio)
 
 
-def _corrected(relation: GridMap, shift: Shift) -> GridMap:
-    size = max(abs(shift.dx), abs(shift.dy))
-    if shift.windows < 4 or shift.spread > _MAX_SPREAD or not _MIN_SHIFT <= size <= _MAX_SHIFT:
-        return relation
-    return GridMap(relation.rows.shifted(shift.dy), relation.cols.shifted(shift.dx))
+def likeness_of_neighbours(pan: Float32, ratio: float) -> float:
+    """Correlation of the detail of PAN (..., H, W), degraded by `ratio`, with itself a degraded pixel on; flat: 1."""
+    rows, cols = _degrade_all(pan.shape[-2:], ratio)
+    low = _detail(apply_weights(rows, cols, pan.astype(np.float64)))
+    pairs = (low[..., 1:, :], low[..., :-1, :]), (low[..., 1:], low[..., :-1])
+    if low.std() <= 1e-6 * np.abs(pan).mean():
+        return 1.0
+    return float(np.clip(np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs]), 0.1, 1.0))
 
 
 def _wald_source(name: str, pan: Float32, ms: Float32, relation: GridMap) -> Source:
@@ -142,7 +235,7 @@ def _wald_source(name: str, pan: Float32, ms: Float32, relation: GridMap) -> Sou
         apply_weights(rows.matrix, cols.matrix, pan[rows.first : rows.stop, cols.first : cols.stop])
         for rows, cols in (soft, crisp)
     ]
-    return _source(name, "wald", ms[:, r0:r1, c0:c1], np.stack(pans), relation.ratio)
+    return make_source(name, "wald", ms[:, r0:r1, c0:c1], np.stack(pans), relation.ratio)
 
 
 def _resynthesised_source(name: str, pan: Float32, ms: Float32, relation: GridMap) -> Source:
@@ -159,7 +252,7 @@ def _resynthesised_source(name: str, pan: Float32, ms: Float32, relation: GridMa
     slope = np.array([(centred * band).mean() / (centred**2).mean() for band in lms], dtype=np.float32)
     truth = lms + slope[:, None, None] * (pan - lpan)
     derived = _regress(pan, truth)
-    return _source(name, "resynthesised", truth, np.stack([derived, (derived + pan) / 2]), relation.ratio)
+    return make_source(name, "resynthesised", truth, np.stack([derived, (derived + pan) / 2]), relation.ratio)
 
 
 def _regress(pan: Float32, truth: Float32) -> Float32:
@@ -169,7 +262,7 @@ def _regress(pan: Float32, truth: Float32) -> Float32:
     return (weights @ design).reshape(pan.shape).astype(np.float32)
 
 
-def _referenced_source(folder: Path) -> Source:
+def _referenced_source(folder: Path, smallest: int) -> Source:
     """The Wald pair of a scene that comes with its own reference on the PAN grid."""
     truth = read_array(folder / "gt.tif")
     with open_scene(folder / "pan.tif", [folder / "ms.tif"]) as scene:
@@ -180,7 +273,9 @@ def _referenced_source(folder: Path) -> Source:
             f"{folder / 'gt.tif'}: {truth.shape[1:]} rows and columns, but PAN has {pan.shape[1:]}",
             "gt.tif lies on the PAN grid",
         )
+    if min(truth.shape[1:]) < smallest:
+        raise _too_small(folder, (truth.shape[1], truth.shape[2]), (pan.shape[1], pan.shape[2]), smallest)
     if not (valid.all() and np.isfinite(truth).all()):
         raise TrainingError(f"{folder}: training scenes must not contain invalid pixels", "cut the scene first")
     scale = np.float32(np.percentile(np.abs(truth), 99))
-    return _source(folder.name, "wald", truth / scale, np.repeat(pan / scale, 2, axis=0), ratio)
+    return make_source(folder.name, "wald", truth / scale, np.repeat(pan / scale, 2, axis=0), ratio)

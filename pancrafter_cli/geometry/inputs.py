@@ -93,12 +93,12 @@ def _plan_axis(axis: AxisMap, start: int, stop: int, gain: float) -> AxisPlan:
 
 
 def detail(image: NDArray[np.float64], use: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """What of an image (C, h, w) on the MS grid varies within a few pixels: it less its Gaussian mean over 2 pixels.
+    """What of an image (..., h, w) on the MS grid varies within a few pixels: it less its Gaussian mean over 2 pixels.
 
-    Pixels not in `use` (C, h, w) take no part and give 0. PAN is matched to the bands by this: what brightness
+    Pixels not in `use` (..., h, w) take no part and give 0. PAN is matched to the bands by this: what brightness
     shares over a scene (NIR dark on water, bright on plants) says little of how the detail that is missing is shared.
     """
-    axes = (0.0, _DETAIL_SIGMA, _DETAIL_SIGMA)
+    axes = (0.0,) * (image.ndim - 2) + (_DETAIL_SIGMA, _DETAIL_SIGMA)
     weight = use.astype(np.float64)
     near = ndimage.gaussian_filter(weight, axes, mode="constant")
     mean = ndimage.gaussian_filter(np.where(use, image, 0.0), axes, mode="constant") / np.where(near > 0, near, 1.0)

@@ -107,13 +107,6 @@ class ArrayPair:
         return self.ms[part], self.ms_valid[part]
 
 
-def measure_shift(pan_low: FloatArray, ms: FloatArray, valid: BoolArray) -> Shift:
-    """Shift of MS against a PAN degraded to its grid: pan_low (h, w), ms (C, h, w), valid (h, w)."""
-    same = GridMap(*(AxisMap(1.0, 0.0, n, n) for n in pan_low.shape))
-    pair = ArrayPair(pan_low.astype(np.float32), ms.astype(np.float32), valid, np.broadcast_to(valid, ms.shape), same)
-    return summarise(window_shifts(pair))
-
-
 def window_shifts(pair: Readable) -> list[WindowShift]:
     """The shift in each of at most 64 windows spread over the pair, matched or not; without those that lack pixels.
 

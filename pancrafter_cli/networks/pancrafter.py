@@ -30,6 +30,7 @@ class PanCrafterConfig:
     lowpass_inputs: whether the first convolution also sees lpan and pan - lpan (the paper's does not).
     head: what comes before the last convolution. "norm": LayerNorm and SiLU. "plain": nothing, as in the paper's
     figure; features then reach the output linearly, and detail scales with contrast without being learned.
+    attention: False leaves CM3A out of the AttnBlocks, for ablation; their feed-forward layers stay.
     """
 
     # Whoever builds this from a file is told of names that do not exist.
@@ -42,6 +43,7 @@ class PanCrafterConfig:
     pan: Literal["matched", "raw"] = "matched"
     lowpass_inputs: bool = True
     head: Literal["norm", "plain"] = "norm"
+    attention: bool = True
 
     def __post_init__(self) -> None:
         if min(self.bands, self.width, self.heads) < 1 or min(self.depths) < 0:
@@ -116,12 +118,15 @@ class ResBlock(nn.Module):
 class AttnBlock(nn.Module):
     """Eq. 7-8: CM3A, Select by per-mode alphas, and a feed-forward layer, each added to its input."""
 
-    def __init__(self, width: int, heads: int, bands: int, pan_channels: int) -> None:
+    def __init__(self, config: PanCrafterConfig) -> None:
         super().__init__()
-        self.norm1 = PixelNorm(width)
-        self.attention = CM3A(width, heads, bands, pan_channels)
-        self.alpha_ms = PerMode(width)
-        self.alpha_pan = PerMode(width)
+        width = config.width
+        self.attention: CM3A | None = None
+        if config.attention:
+            self.norm1 = PixelNorm(width)
+            self.attention = CM3A(width, config.heads, config.bands, config.pan_channels)
+            self.alpha_ms = PerMode(width)
+            self.alpha_pan = PerMode(width)
         self.norm2 = PixelNorm(width)
         self.ffn = nn.Sequential(
             nn.Conv2d(width, 4 * width, 1), nn.GELU(approximate="tanh"), nn.Conv2d(4 * width, width, 1)
@@ -129,9 +134,10 @@ class AttnBlock(nn.Module):
 
     def forward(self, x: Tensor, lms: Tensor, pan: Tensor, lpan: Tensor, mode: Mode) -> Tensor:
         """X (B, C, h, w) with the images at its scale; returns (B, C, h, w)."""
-        from_ms, from_pan = self.attention(self.norm1(x), lms, pan, lpan, mode)
-        alpha_ms, alpha_pan = (a(mode)[:, None, None] for a in (self.alpha_ms, self.alpha_pan))
-        x = x + (alpha_ms * from_ms + alpha_pan * from_pan).to(x.dtype)
+        if self.attention is not None:
+            from_ms, from_pan = self.attention(self.norm1(x), lms, pan, lpan, mode)
+            alpha_ms, alpha_pan = (a(mode)[:, None, None] for a in (self.alpha_ms, self.alpha_pan))
+            x = x + (alpha_ms * from_ms + alpha_pan * from_pan).to(x.dtype)
         out: Tensor = x + self.ffn(self.norm2(x))
         return out
 
@@ -146,20 +152,17 @@ class PanCrafter(nn.Module):
         first, second, bottom = config.depths
         inputs = bands + (3 if config.lowpass_inputs else 1) * pan
 
-        def attn() -> AttnBlock:
-            return AttnBlock(c, config.heads, bands, pan)
-
         self.embed = nn.Conv2d(inputs, c, 3, padding=1)
         self.encoder1 = nn.ModuleList(ResBlock(c, c) for _ in range(first))
         self.down1 = nn.Conv2d(c, c, 3, stride=2, padding=1)
         self.encoder2 = nn.ModuleList(ResBlock(c, c) for _ in range(second))
-        self.encoder2_attn = attn()
+        self.encoder2_attn = AttnBlock(config)
         self.down2 = nn.Conv2d(c, c, 3, stride=2, padding=1)
         self.bottleneck = nn.ModuleList(ResBlock(c, c) for _ in range(bottom))
-        self.bottleneck_attn = attn()
+        self.bottleneck_attn = AttnBlock(config)
         self.up2 = nn.ConvTranspose2d(c, c, 2, stride=2)
         self.decoder2 = nn.ModuleList(ResBlock(2 * c if n == 0 else c, c) for n in range(second))
-        self.decoder2_attn = attn()
+        self.decoder2_attn = AttnBlock(config)
         self.up1 = nn.ConvTranspose2d(c, c, 2, stride=2)
         self.decoder1 = nn.ModuleList(ResBlock(2 * c if n == 0 else c, c) for n in range(first))
         self.head_norm = nn.Sequential(PixelNorm(c), nn.SiLU()) if config.head == "norm" else nn.Identity()
@@ -203,7 +206,8 @@ def receptive_radius(config: PanCrafterConfig) -> int:
     STRIDE phases an output pixel can have.
     """
     first, second, bottom = config.depths
-    res, attn = 2, 1 + ATTENTION_RADIUS  # a ResBlock is two 3x3 convolutions; CM3A a 3x3 and its neighbourhood
+    # A ResBlock is two 3x3 convolutions; CM3A a 3x3 and its neighbourhood.
+    res, attn = 2, 1 + ATTENTION_RADIUS if config.attention else 0
 
     def radius(phase: int) -> int:
         lo = hi = phase

@@ -24,13 +24,13 @@ _VALIDATION_HEAD = ("step", "seconds", "scene", "ergas", "sam", "q2n", "exp_erga
 class Journal:
     """Writes down a run in its folder, from `step` on: what an interrupted run wrote beyond that is dropped.
 
-    A context manager. Raises OutputError when the folder cannot be written to.
+    From step 0 on, that is all of it. A context manager. Raises OutputError when the folder cannot be written to.
     """
 
     def __init__(self, run: Path, step: int) -> None:
         self._run = run
         for name in (LOG_FILE, VALIDATION_FILE):
-            _drop_after(run / name, step)
+            _drop_after(run / name, step or -1)
         self._board = _board(run, step)
 
     def log(self, step: int, loss: float, rate: float, seconds: float) -> None:

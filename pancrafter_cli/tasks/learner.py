@@ -15,6 +15,7 @@ from pancrafter_cli.errors import TrainingError
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.zoo import load_model
 
+_TINY = 1e-8  # keeps the root differentiable where there is no error
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -68,7 +69,7 @@ def take_step(learner: Learner, batch: Batch, config: TrainConfig) -> float:
         # The mean over a part's samples counts by how many of the step's PAN samples they are.
         lam = config.lam * config.accumulate * own / max(in_pan_mode, 1)
         with torch.autocast(learner.device.type, torch.bfloat16, enabled=config.bf16):
-            loss = mars_loss(learner.forward, chunk, lam, own) / config.accumulate  # type: ignore[arg-type]
+            loss = mars_loss(learner.forward, chunk, lam, own, config.loss) / config.accumulate  # type: ignore[arg-type]
         total += float(loss.detach())
         if not math.isfinite(total):
             raise _not_finite("loss", learner, batch)
@@ -82,13 +83,16 @@ def take_step(learner: Learner, batch: Batch, config: TrainConfig) -> float:
     return total
 
 
-def mars_loss(network: Callable[..., Tensor], batch: Tensors, lam: float, pan_samples: int) -> Tensor:
-    """Eq. 4: mean L1 in MS mode plus lam times mean L1 in PAN mode.
+def mars_loss(network: Callable[..., Tensor], batch: Tensors, lam: float, pan_samples: int, kind: str = "l1") -> Tensor:
+    """Eq. 4: the loss in MS mode plus lam times mean L1 in PAN mode.
 
     batch: mpan, lms, lpan, truth, each (B, C, H, W). PAN mode runs on the first `pan_samples` of it (the paper: all).
+    kind: "l1", the paper's mean absolute error; or "rmse", the root mean square error of each band of each sample,
+    averaged: L1 settles for the median, which for uncertain detail is too little of it, and ERGAS counts squares.
     """
     mpan, lms, lpan, truth = batch
-    loss = (network(mpan, lms, lpan, "ms").float() - truth).abs().mean()
+    error = network(mpan, lms, lpan, "ms").float() - truth
+    loss = error.abs().mean() if kind == "l1" else (error.square().mean(dim=(2, 3)) + _TINY).sqrt().mean()
     if lam > 0 and pan_samples:
         back = network(mpan[:pan_samples], lms[:pan_samples], lpan[:pan_samples], "pan").float()
         loss = loss + lam * (back - mpan[:pan_samples]).abs().mean()

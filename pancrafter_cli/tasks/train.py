@@ -118,6 +118,11 @@ class _Run:
         config, learner = self.config, self.learner
         began = time.monotonic() - learner.seconds
         first = last if is_finished(config, learner) else learner.step
+        if learner.step == 0:
+            (self.folder / BEST_FILE).unlink(missing_ok=True)  # of a run that never came to its first checkpoint
+            if self.exams:
+                # Should training only make things worse, what it started from remains the best.
+                self._validate(journal)
         with closing(prefetch(self.pool, config, first, last)) as batches:
             for batch in batches:
                 self.losses.append(take_step(learner, batch, config))
@@ -140,7 +145,7 @@ class _Run:
         model, best = self.folder / WEIGHTS_FILE, self.folder / BEST_FILE
         loss = self._recent_loss()
         skipped += self.pool.skipped
-        if not best.exists():
+        if not self.exams:
             return TrainResult(self.learner.step, loss, model, skipped)
         with written_whole(model) as part:
             shutil.copyfile(best, part)

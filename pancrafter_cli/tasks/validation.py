@@ -20,7 +20,7 @@ from pancrafter_cli.metrics.reduced import ergas, sam
 from pancrafter_cli.metrics.windows import looks_scaled
 from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.runtime.torch_runner import TorchRunner
-from pancrafter_cli.tasks.evaluate import REFLECTANCE_FACTOR
+from pancrafter_cli.tasks.eval_cases import REFLECTANCE_FACTOR
 from pancrafter_cli.tasks.tile_inputs import TileInputs, read_inputs
 
 Float32 = NDArray[np.float32]
