@@ -22,6 +22,10 @@ _RELAXATION = np.float32(1.6)  # below 2, where constant areas, which come back 
 _DARK = np.float32(0.003)  # of the scale: below this, ratios are of noise
 _LARGEST_RATIO = np.float32(4.0)
 
+# Sensors of this kind are calibrated to about 5 %: a product that says more or less than that says something else.
+DRIFT_TOLERANCE = 0.05
+DRIFT_FLOOR = np.float32(0.05)  # of the scale: below it, differences count as if MS were so bright
+
 
 @dataclass(frozen=True)
 class ConsistencyAxis:
@@ -58,7 +62,7 @@ def back_project(
     if positive and steps and ms.size:
         image = np.maximum(image, 0)
     for _ in range(steps if ms.size else 0):
-        low = apply_weights(r.down, c.down, image)
+        low = degraded(plan, image)
         if positive:
             ratio = (ms + _DARK) / (np.maximum(low, 0) + _DARK)
             wanted = trusted * (np.clip(ratio, 1 / _LARGEST_RATIO, _LARGEST_RATIO) - 1)
@@ -66,6 +70,28 @@ def back_project(
         else:
             image = image + apply_weights(r.up, c.up, _RELAXATION * trusted * (ms - low))
     return image
+
+
+def degraded(plan: ConsistencyPlan, image: Float32) -> Float32:
+    """The image (C, H, W) of the planned window as MS would have seen it: (C, h, w) of `plan.*.ms`."""
+    return apply_weights(plan.rows.down, plan.cols.down, image)
+
+
+def interpolated(plan: ConsistencyPlan, low: Float32) -> Float32:
+    """An image (C, h, w) of `plan.*.ms` brought to the planned window (C, H, W)."""
+    return apply_weights(plan.rows.up, plan.cols.up, low)
+
+
+def drift(low: Float32, ms: Float32, trusted: NDArray[np.bool_]) -> Float32:
+    """How far a degraded image is from MS, relative to MS: (h, w), the worst band counts.
+
+    low, ms, trusted: (C, h, w), in DN / scale; bands that are not trusted do not count. Where MS is darker than 5 % of
+    the scale, noise and rounding would make any difference a large one; it counts as 5 % there. More than
+    DRIFT_TOLERANCE is drift.
+    """
+    relative = np.abs(low - ms) / np.maximum(np.abs(ms), DRIFT_FLOOR)
+    worst: Float32 = np.where(trusted, relative, np.float32(0)).max(axis=0)
+    return worst
 
 
 def consistency_reach(ratio: float, steps: int) -> int:

@@ -19,12 +19,12 @@ _NAMES = (
     (r"\bIKONOS", "IKONOS"),
     (r"\bPLEIADES[ _-]?NEO|\bPNEO", "Pleiades Neo"),
     (r"\bPLEIADES|\bPHR", "Pleiades"),
-    (r"\bSPOT[ _-]?([67])\b", "SPOT-6/7"),
+    (r"\bSPOT[ _|-]{0,3}[67]\b", "SPOT-6/7"),  # DIMAP gives mission and number as two texts
     (r"\bLANDSAT[ _-]?9\b", "Landsat-9"),
     (r"\bLANDSAT[ _-]?8\b", "Landsat-8"),
     (r"\bLANDSAT[ _-]?7\b", "Landsat-7"),
-    (r"\bGF-?1\b|\bGAOFEN-?1\b", "GF-1"),
-    (r"\bGF-?2\b|\bGAOFEN-?2\b", "GF-2"),
+    (r"\b(GF|GAOFEN)[ -]?0?1[A-D]?(_|\b)", "GF-1"),
+    (r"\b(GF|GAOFEN)[ -]?0?2(_|\b)", "GF-2"),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from affine import Affine
 
@@ -12,6 +13,7 @@ from pancrafter_cli.geometry.grid import Grid, grid_map, is_axis_aligned, overla
 from pancrafter_cli.raster.crs import same_crs
 from pancrafter_cli.raster.inputs import RasterFile
 from pancrafter_cli.raster.stack import BandStack, Readable
+from pancrafter_cli.raster.turns import turned_to
 from pancrafter_cli.raster.warp import WarpedRaster, largest_move, parallel_grid
 
 MIN_RATIO = 1.05
@@ -19,16 +21,37 @@ _MIN_IMPLIED_RATIO = 1.5  # below this, sizes alone are no sign of a PAN and MS 
 _SAME_PLACE_PIXELS = 0.01
 
 
+Nodata = float | Literal["auto"]
+
+
 @dataclass(frozen=True)
 class SceneOptions:
-    """What the user says about files that carry no georeferencing.
+    """What the user says about the files where they do not, or not rightly.
 
     `ratio` is MS pixel size / PAN pixel size; `ms_origin` is where the upper-left corner of MS lies, (x, y)
-    in PAN pixels from the upper-left corner of PAN.
+    in PAN pixels from the upper-left corner of PAN; both are for files without georeferencing. `nodata` (DN) takes
+    the place of what either file declares; "auto" adds undeclared collars to it (see `collar.Collar`). `band_names`
+    names the bands that their files do not.
     """
 
     ratio: float | None = None
     ms_origin: tuple[float, float] | None = None
+    nodata: Nodata | None = None
+    band_names: tuple[str, ...] = ()
+
+
+def parse_nodata(text: str | None) -> Nodata | None:
+    """What `--nodata TEXT` asks for. Raises UsageError when it is neither a number nor `auto`."""
+    if text is None:
+        return None
+    if text.strip().lower() == "auto":
+        return "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(
+            f"--nodata {text!r} is not possible", "give a value in DN, nan, or auto to find undeclared collars"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -43,8 +66,11 @@ class Placement:
 def place(pan: RasterFile, ms: BandStack, options: SceneOptions) -> Placement:
     """Put MS on a grid parallel to the PAN axes.
 
-    Raises UsageError for options that do not apply and GeometryError when the two cannot be related.
+    What the options say of nodata and band names is applied first. Raises UsageError for options that do not apply
+    and GeometryError when the two cannot be related.
     """
+    _tell(pan, ms, options)
+    _check_orthorectified(pan, ms, options)
     if not pan.georeferenced and not ms.georeferenced:
         return Placement(ms, _told_grid(pan.grid, ms.grid, options))
     if options.ratio is not None or options.ms_origin is not None:
@@ -56,7 +82,7 @@ def place(pan: RasterFile, ms: BandStack, options: SceneOptions) -> Placement:
     grid = ms.grid
     if not same_crs(pan.grid.crs_wkt, grid.crs_wkt) and largest_move(pan.grid, grid) > _SAME_PLACE_PIXELS:
         return _warp(pan.grid, ms)
-    grid = replace(grid, crs_wkt=pan.grid.crs_wkt)
+    grid = turned_to(replace(grid, crs_wkt=pan.grid.crs_wkt), pan.grid)
     if not is_axis_aligned(pan.grid, grid):
         return _warp(pan.grid, ms)
     return Placement(ms, grid)
@@ -87,6 +113,40 @@ def _warp(pan: Grid, ms: BandStack) -> Placement:
     """MS resampled onto axes parallel to those of PAN."""
     grid = parallel_grid(pan, ms.grid)
     return Placement(WarpedRaster(ms, grid), grid, warped=True)
+
+
+def _tell(pan: RasterFile, ms: BandStack, options: SceneOptions) -> None:
+    """Apply what the user says of nodata and band names. Raises UsageError for a value that no pixel can have."""
+    if options.band_names:
+        ms.name_bands(options.band_names)
+    if options.nodata == "auto":
+        pan.detect_collar()
+        ms.detect_collar()
+    elif options.nodata is not None:
+        pan.assume_nodata(options.nodata)
+        ms.assume_nodata(options.nodata)
+        if all(value is None for value in (*pan.nodata, *ms.nodata)):
+            raise UsageError(
+                f"--nodata {options.nodata:g}: no pixel of {pan.dtype} (PAN) or {ms.dtype} (MS) can have this value",
+                "give a value in DN that the files hold (gdalinfo -stats shows their range)",
+            )
+
+
+def _check_orthorectified(pan: RasterFile, ms: BandStack, options: SceneOptions) -> None:
+    """Check that no file's place hangs on RPCs or ground control points, unless the user tells where MS lies.
+
+    Raises GeometryError with the command that orthorectifies.
+    """
+    told = options.ratio is not None or options.ms_origin is not None
+    needing = [file for file in (pan, *ms.sources) if file.orthorectify is not None]
+    if not needing or (told and not pan.georeferenced and not ms.georeferenced):
+        return
+    also = f" (and {len(needing) - 1} more)" if len(needing) > 1 else ""
+    commands = "; ".join(str(file.orthorectify) for file in needing)
+    raise GeometryError(
+        f"{needing[0].path}{also}: RPCs or ground control points tell where it lies, and no transform does",
+        f"orthorectify first, with a DEM of the place or without -to: {commands}",
+    )
 
 
 def _check_both_say(pan: RasterFile, ms: BandStack) -> None:

@@ -19,7 +19,7 @@ def encode(block: NDArray[np.floating], valid: NDArray[np.bool_], dtype: str, no
     if not np.isfinite(block[valid]).all():
         raise OutputError(
             "the sharpened image holds numbers that are not finite",
-            "half precision can overflow on such data; use single precision (fp32)",
+            "they overflowed: use single precision (fp32), or where that was in use divide both files by a constant",
         )
     target = np.dtype(dtype)
     values = np.where(valid, block, 0.0).astype(np.float64)

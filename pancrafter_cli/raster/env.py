@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
 from pancrafter_cli.errors import RasterError
 
@@ -18,6 +19,10 @@ from pancrafter_cli.errors import RasterError
 os.environ.setdefault("GDAL_CACHEMAX", "128")  # megabytes
 # Without a handler of its own the library's warnings would be printed by logging's last resort.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
+
+# All that rasterio raises when GDAL fails; errors of GDAL itself come out raw where only metadata are asked for, and
+# texts in other encodings than UTF-8 are not decoded.
+GDAL_FAILURES = (RasterioError, CPLE_BaseError, CRSError, UnicodeDecodeError, OSError)
 
 
 @contextmanager
@@ -41,7 +46,7 @@ def reading(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         with gdal_env():
             yield
-    except (RasterioError, OSError) as error:
+    except GDAL_FAILURES as error:
         raise RasterError(
             f"{path}: cannot be read: {error.__cause__ or error}",
             "the file is damaged or was cut short; copy or download it again",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,12 @@ from rasterio.windows import Window
 
 from pancrafter_cli.errors import GeometryError, RasterError
 from pancrafter_cli.geometry.grid import Grid
+from pancrafter_cli.raster.collar import Collar, find_collar
 from pancrafter_cli.raster.env import opening, reading
+from pancrafter_cli.raster.landsat import FILL_BIT, SURFACE_OFFSET, SURFACE_SCALE, landsat_band, quality_file
+from pancrafter_cli.raster.paths import gdal_name, is_local
 from pancrafter_cli.raster.spec import DTYPES, BandFacts, as_dtype
+from pancrafter_cli.raster.vendor import band_names, lost_corner, orthorectify_command, vendor_nodata
 from pancrafter_cli.raster.windows import spread_windows
 
 Block = tuple[NDArray[np.float32], NDArray[np.bool_]]
@@ -32,24 +38,31 @@ _REMEDY = {"int8": "Int16", "uint32": "Float32", "int32": "Float32", "int64": "F
 class RasterFile:
     """One open raster: its grid, its spectral bands, and reading them with their validity.
 
-    `nodata` holds one value (DN) or None per spectral band, `masked` tells whether a mask or an alpha band
-    limits what is valid.
+    `nodata` holds one value (DN) or None per spectral band, `masked` tells whether a mask, an alpha band, a collar
+    or `quality`, the open QA_PIXEL raster of the same grid, limits what is valid. `orthorectify` is the command
+    for a file that RPCs or ground control points place and no transform, else None.
     """
 
-    def __init__(self, path: Path, dataset: Any) -> None:
+    def __init__(self, path: Path, dataset: Any, quality: Any = None) -> None:
         self.path = path
         self._dataset = dataset
+        self._quality = quality
+        self._collar: Collar | None = None
+        self.orthorectify = orthorectify_command(path, dataset)
         self.alpha = _true_alpha(path, dataset)
         self.indexes = [b for b in dataset.indexes if b != self.alpha]
         self.bands = len(self.indexes)
         self.dtype = _common_dtype(path, [dataset.dtypes[b - 1] for b in self.indexes])
         self.grid = _grid(path, dataset)
-        self.nodata = tuple(_nodata(dataset, b, self.dtype) for b in self.indexes)
+        by_vendor = vendor_nodata(dataset)
+        self.nodata = tuple(_nodata(dataset, b, self.dtype, by_vendor) for b in self.indexes)
         self._masked_bands = [_has_own_mask(dataset.mask_flag_enums[b - 1]) for b in self.indexes]
-        self.masked = self.alpha is not None or any(self._masked_bands)
-        self.facts = tuple(_facts(dataset, b) for b in self.indexes)
+        self.masked = self.alpha is not None or quality is not None or any(self._masked_bands)
+        self.facts = _all_facts(path, dataset, self.indexes)
         self.metadata = _metadata(dataset)
         self.files = [Path(name) for name in dataset.files] or [path]
+        if quality is not None:
+            self.files.append(Path(quality.name))
 
     @property
     def georeferenced(self) -> bool:
@@ -60,6 +73,11 @@ class RasterFile:
         """Treat `value` (DN) as nodata of every band from now on."""
         stored = as_dtype(value, self.dtype)
         self.nodata = (stored,) * self.bands
+
+    def detect_collar(self) -> None:
+        """Treat an undeclared collar as nodata from now on; reads the file once."""
+        self._collar = find_collar(self, self.grid.shape, self.dtype)
+        self.masked = self.masked or self._collar is not None
 
     def read(self, row: int, col: int, height: int, width: int) -> Block:
         """Spectral bands (C, h, w) as float32 DN, 0 where invalid, and which are valid (C, h, w).
@@ -78,47 +96,90 @@ class RasterFile:
             image = stored.astype(np.float32)
         if stored.dtype.kind == "f":
             valid &= np.isfinite(image)
+        if self._collar is not None:
+            valid &= ~self._collar.covers(row, col, height, width)
         image[~valid] = 0
         return image, valid
 
     def _masks(self, window: Window, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
-        """Read what mask and alpha bands say, (C, h, w)."""
+        """Read what mask, alpha and quality bands say, (C, h, w)."""
         valid = np.ones(shape, bool)
         for band, masked in enumerate(self._masked_bands):
             if masked:
                 valid[band] &= self._dataset.read_masks(self.indexes[band], window=window) != 0
         if self.alpha is not None:
             valid &= self._dataset.read(self.alpha, window=window) != 0
+        if self._quality is not None:
+            valid &= self._quality.read(1, window=window) & FILL_BIT == 0
         return valid
 
     def close(self) -> None:
         """Close the file; closing twice does no harm."""
         self._dataset.close()
+        if self._quality is not None:
+            self._quality.close()
 
 
 def open_raster(path: Path) -> RasterFile:
-    """Open and check one input.
+    """Open and check one input: a local file, or whatever else GDAL opens by name (`/vsicurl/`, `s3://`, `GPKG:`).
 
-    Raises RasterError when it is missing, no raster, empty, or of a dtype that is not supported, and
-    GeometryError when its transform is degenerate.
+    A Landsat band brings the QA_PIXEL file beside it, whose fill counts. Raises RasterError when the input is missing,
+    no raster, empty, or of a dtype that is not supported, and GeometryError when its transform is degenerate.
     """
-    if not path.exists() and not str(path).startswith("/vsi"):
+    local = is_local(path)
+    if local and not path.exists():
         raise RasterError(f"{path}: no such file", "check the name and the folder")
+    if local and path.is_dir():
+        raise RasterError(f"{path}: is a folder", "name the PAN and MS files in it, or give the product's folder alone")
+    with ExitStack() as opened:
+        dataset = _open(path)
+        opened.callback(dataset.close)
+        with reading(path):
+            quality = _quality(path, dataset)
+            if quality is not None:
+                opened.callback(quality.close)
+            file = RasterFile(path, dataset, quality)
+        opened.pop_all()
+    return file
+
+
+def _open(path: Path) -> Any:
+    """GDAL's dataset. Raises RasterError when there is none or it holds no raster of its own."""
     try:
         with opening():
-            dataset = rasterio.open(path)
+            dataset = rasterio.open(gdal_name(path))
     except (RasterioError, OSError) as error:
+        if not is_local(path):
+            raise RasterError(
+                f"{path}: cannot be opened: {error.__cause__ or error}",
+                "check the address, the network and, for a bucket, GDAL's credentials (AWS_..., GS_..., AZURE_...)",
+            ) from error
         found = "is empty (0 bytes)" if path.is_file() and path.stat().st_size == 0 else "is not a raster"
         raise RasterError(
             f"{path}: {found}: {error.__cause__ or error}",
             "expected a GeoTIFF or another raster that GDAL reads",
         ) from error
-    try:
-        with reading(path):
-            return RasterFile(path, dataset)
-    except BaseException:
+    if not dataset.count:
+        parts = list(dataset.subdatasets)
         dataset.close()
-        raise
+        shown = ", ".join(parts[:4]) + (", ..." if len(parts) > 4 else "")
+        raise RasterError(
+            f"{path}: holds {len(parts)} rasters and none by itself" + (f": {shown}" if parts else ""),
+            "name one of them instead of the file",
+        )
+    return dataset
+
+
+def _quality(path: Path, dataset: Any) -> Any:
+    """The open QA_PIXEL raster beside a Landsat band, None when there is none or its grid is another (that of PAN)."""
+    beside = quality_file(path) if is_local(path) else None
+    if beside is None:
+        return None
+    quality = _open(beside)
+    if quality.shape == dataset.shape and quality.transform.almost_equals(dataset.transform):
+        return quality
+    quality.close()
+    return None
 
 
 def _true_alpha(path: Path, dataset: Any) -> int | None:
@@ -167,7 +228,7 @@ def _gdal_type(dtype: str) -> str:
 
 
 def _grid(path: Path, dataset: Any) -> Grid:
-    """Where the file's pixels lie. Raises GeometryError on a transform that maps to no area."""
+    """Where the file's pixels lie. Raises GeometryError on a transform that maps to no area or to a wrong one."""
     if dataset.width < 1 or dataset.height < 1:
         raise RasterError(f"{path}: has no pixels ({dataset.width} x {dataset.height})")
     transform = Affine(*tuple(dataset.transform)[:6])
@@ -176,13 +237,19 @@ def _grid(path: Path, dataset: Any) -> Grid:
             f"{path}: its geotransform {tuple(transform[:6])} gives pixels without area",
             "assign the right one, for example with gdal_edit.py -a_ullr",
         )
+    if lost_corner(dataset):
+        raise GeometryError(
+            f"{path}: its .IMD file does not say where the image lies (no ULX, ULY)",
+            "name the GeoTIFF tiles instead, joined with: gdalbuildvrt OUT.vrt TILES",
+        )
     wkt = dataset.crs.to_wkt() if dataset.crs else None
     return Grid(transform, dataset.width, dataset.height, wkt)
 
 
-def _nodata(dataset: Any, band: int, dtype: str) -> float | None:
+def _nodata(dataset: Any, band: int, dtype: str, by_vendor: float | None) -> float | None:
     """Find the band's nodata as its pixels hold it; None when none is declared or no pixel can have it."""
     declared = dataset.nodatavals[band - 1]
+    declared = by_vendor if declared is None else declared
     return None if declared is None else as_dtype(declared, dtype)
 
 
@@ -198,6 +265,18 @@ def _has_own_mask(flags: list[MaskFlags]) -> bool:
     if MaskFlags.all_valid in flags or MaskFlags.alpha in flags:
         return False
     return MaskFlags.nodata not in flags or MaskFlags.per_dataset in flags
+
+
+def _all_facts(path: Path, dataset: Any, indexes: list[int]) -> tuple[BandFacts, ...]:
+    """Collect what the file, its vendor's metadata and, for Landsat surface reflectance, the product's guide say."""
+    facts = [_facts(dataset, band) for band in indexes]
+    names = band_names(dataset)
+    if names:
+        facts = [replace(f, description=f.description or names[b - 1]) for b, f in zip(indexes, facts, strict=True)]
+    band = landsat_band(path)
+    if band is not None and band.surface and band.collection >= 2 and (facts[0].scale, facts[0].offset) == (1, 0):
+        facts = [replace(f, scale=SURFACE_SCALE, offset=SURFACE_OFFSET) for f in facts]
+    return tuple(facts)
 
 
 def _facts(dataset: Any, band: int) -> BandFacts:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pancrafter_cli.errors import RasterError
 from pancrafter_cli.geometry.grid import Grid
+from pancrafter_cli.raster.collar import Collar, find_collar
 from pancrafter_cli.raster.crs import same_crs
 from pancrafter_cli.raster.inputs import Block, RasterFile
 from pancrafter_cli.raster.spec import BandFacts
@@ -43,8 +44,7 @@ class BandStack:
         self.grid: Grid = first.grid
         self.dtype = first.dtype
         self.bands = sum(file.bands for file in files)
-        self.nodata = tuple(value for file in files for value in file.nodata)
-        self.masked = any(file.masked for file in files)
+        self._collar: Collar | None = None
         self.facts: tuple[BandFacts, ...] = tuple(fact for file in files for fact in _named(file))
 
     @property
@@ -57,12 +57,46 @@ class BandStack:
         """Whether the files say where they lie."""
         return self.sources[0].georeferenced
 
+    @property
+    def nodata(self) -> tuple[float | None, ...]:
+        """Nodata of each band (DN) or None."""
+        return tuple(value for file in self.sources for value in file.nodata)
+
+    @property
+    def masked(self) -> bool:
+        """Whether more than a value limits what is valid: a mask, an alpha band, a collar."""
+        return self._collar is not None or any(file.masked for file in self.sources)
+
+    def assume_nodata(self, value: float) -> None:
+        """Treat `value` (DN) as nodata of every band from now on."""
+        for file in self.sources:
+            file.assume_nodata(value)
+
+    def detect_collar(self) -> None:
+        """Treat an undeclared collar, blank in all bands, as nodata from now on; reads the files once."""
+        self._collar = find_collar(self, self.grid.shape, self.dtype)
+
+    def name_bands(self, names: tuple[str, ...]) -> None:
+        """Name the bands, but those that their file itself names. Raises RasterError when the number differs."""
+        if len(names) != self.bands:
+            raise RasterError(
+                f"{self.path}: {len(names)} band names for {self.bands} bands", "give one name for each band"
+            )
+        own = [fact.description for file in self.sources for fact in file.facts]
+        self.facts = tuple(
+            replace(fact, description=said or name) for fact, said, name in zip(self.facts, own, names, strict=True)
+        )
+
     def read(self, row: int, col: int, height: int, width: int) -> Block:
         """All bands (C, h, w) in DN, 0 where invalid, and which are valid (C, h, w)."""
         blocks = [file.read(row, col, height, width) for file in self.sources]
-        if len(blocks) == 1:
-            return blocks[0]
-        return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
+        image, valid = blocks[0]
+        if len(blocks) > 1:
+            image, valid = np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks])
+        if self._collar is not None:
+            valid &= ~self._collar.covers(row, col, height, width)
+            image[~valid] = 0
+        return image, valid
 
 
 def _named(file: RasterFile) -> tuple[BandFacts, ...]:

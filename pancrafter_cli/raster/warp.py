@@ -12,6 +12,7 @@ from pancrafter_cli.geometry.resample import cubic_kernel
 from pancrafter_cli.raster.crs import FloatArray, PointMap, point_map
 from pancrafter_cli.raster.inputs import Block
 from pancrafter_cli.raster.stack import BandStack
+from pancrafter_cli.raster.turns import nearest_turn
 
 _MARGIN = 4  # MS pixels kept around PAN, more than any resampling kernel reaches
 
@@ -116,11 +117,15 @@ def largest_move(pan: Grid, ms: Grid) -> float:
 
 
 def _pixel_map(source: Grid, target: Grid) -> PointMap:
-    """Make a function from pixel coordinates (x, y) of one grid to those of another."""
+    """Make a function from pixel coordinates (x, y) of one grid to those of another.
+
+    PROJ gives longitudes from -180 to 180 degrees; a grid at the antimeridian counts on.
+    """
     between = point_map(source.crs_wkt, target.crs_wkt)
 
     def transform(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-        return _apply(~target.transform, *between(*_apply(source.transform, x, y)))
+        there_x, there_y = between(*_apply(source.transform, x, y))
+        return _apply(~target.transform, nearest_turn(there_x, target), there_y)
 
     return transform
 

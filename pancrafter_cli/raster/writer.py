@@ -21,7 +21,7 @@ from rasterio.windows import Window
 
 from pancrafter_cli.errors import OutputError
 from pancrafter_cli.raster.encode import encode
-from pancrafter_cli.raster.env import gdal_env, opening
+from pancrafter_cli.raster.env import GDAL_FAILURES, gdal_env, opening
 from pancrafter_cli.raster.spec import BandFacts, OutputSpec
 
 TILE = 256
@@ -29,17 +29,33 @@ TILE = 256
 # With very many bands such tiles outgrow the cache and a single band costs a read of all.
 _MOST_BANDS_PER_TILE = 16
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
+_BESIDE_PIXELS = (".aux.xml", ".ovr")  # viewers write these at any time, and no pixel is read from them
 
 
 def check_output(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False) -> Path:
     """Find the place to write to, links followed. Raises OutputError when it cannot or should not be."""
-    target = Path(path).resolve()
+    try:
+        os.fspath(path).encode()
+        return _checked_output(path, inputs, overwrite)
+    except UnicodeEncodeError as error:
+        raise OutputError(f"{path}: is not a name in UTF-8, as GDAL expects", "give another name") from error
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written to: {error.strerror or error}", "choose another name or folder"
+        ) from error
+
+
+def _checked_output(path: Path, inputs: Iterable[Path], overwrite: bool) -> Path:
+    """As check_output; also raises OSError where the system refuses to tell about a file."""
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():  # realpath gives up on those only
+        raise OutputError(f"{path}: is a loop of links", "remove it, or give another name")
     if target.suffix.lower() not in (".tif", ".tiff"):
         raise OutputError(f"{path}: the output is a GeoTIFF", "give a name that ends in .tif or .tiff")
     if target.is_dir():
         raise OutputError(f"{path}: is a folder", "give the name of a file")
     for source in inputs:
-        if target == Path(source).resolve() or (target.exists() and Path(source).exists() and target.samefile(source)):
+        if _is_same_file(target, source):
             raise OutputError(f"{path}: is one of the inputs ({source})", "write to another name")
     if target.exists() and not overwrite:
         raise OutputError(f"{path}: exists already", "use --overwrite to replace it, or another name")
@@ -50,13 +66,24 @@ def check_output(path: Path, inputs: Iterable[Path] = (), overwrite: bool = Fals
     return target
 
 
+def _is_same_file(target: Path, source: Path) -> bool:
+    """Whether both names lead to one file; a source that cannot be looked at is told of when it is opened."""
+    if target == Path(os.path.realpath(source)):
+        return True
+    try:
+        return target.samefile(source)
+    except OSError:
+        return False
+
+
 class SceneWriter:
     """Takes blocks of the sharpened image in any order and makes a GeoTIFF of them.
 
-    `inputs` are files that must not be overwritten, `tags` metadata for the file. A context manager: on
-    success the finished and checked file takes its name, on any exception nothing is left. Blocks that start
-    and end on multiples of TILE are the fastest. Not for several threads at a time. Memory is bounded by
-    GDAL's block cache. Raises OutputError when nothing can or should be written at `path`.
+    `inputs` are files that must neither be overwritten nor change meanwhile, `tags` metadata for the file. A context
+    manager: on success the finished and checked file takes its name, on any exception nothing is left. Of two runs
+    that write one new file, the one that ends later fails. Blocks that start and end on multiples of TILE are the
+    fastest. Not for several threads at a time. Memory is bounded by GDAL's block cache. Raises OutputError when
+    nothing can or should be written at `path`.
     """
 
     def __init__(
@@ -68,10 +95,12 @@ class SceneWriter:
         overwrite: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> None:
+        inputs = tuple(inputs)
         target = check_output(path, inputs, overwrite)
         self.spec = spec
-        self._target = target
-        self._part = target.with_name(f".{target.name[:80]}.{os.getpid()}.{secrets.token_hex(3)}.part.tif")
+        self._target, self._overwrite = target, overwrite
+        self._part = _part_of(target)
+        self._inputs = {p: _state(p) for p in map(Path, inputs) if not p.name.endswith(_BESIDE_PIXELS)}
         self._written = 0
         self._file: Any = None
         try:
@@ -100,14 +129,15 @@ class SceneWriter:
                 self._file.write(stored, window=window)
                 if self.spec.needs_mask:
                     self._file.write_mask(valid.any(axis=0), window=window)
-        except (RasterioError, OSError) as error:
+        except GDAL_FAILURES as error:
             raise _as_output_error(error, self._target) from error
         self._written += height * width
 
     def finish(self) -> None:
         """Close the file, check that all of it is on disk, and give it its name; the context's end calls it.
 
-        Raises OutputError when the disk was too small or blocks are missing.
+        Raises OutputError when the disk was too small, blocks are missing, an input has changed since the writer was
+        made, or another run has written the file.
         """
         try:
             if self._written < self.spec.grid.height * self.spec.grid.width:
@@ -116,8 +146,9 @@ class SceneWriter:
                 self._file.close()
             _flush_to_disk(self._part)
             _check_complete(self._part, self.spec)
+            _check_unchanged(self._inputs)
             replaced = self._target.exists()
-            self._part.replace(self._target)
+            _take_name(self._part, self._target, self._overwrite)
         except BaseException as error:
             self._discard()
             raise _as_output_error(error, self._target) from error
@@ -144,6 +175,47 @@ class SceneWriter:
         for name in (self._part, *_beside(self._part)):
             with suppress(OSError):
                 name.unlink(missing_ok=True)
+
+
+def _part_of(target: Path) -> Path:
+    """Name the unfinished file, beside the finished one; names may have 255 bytes."""
+    start = target.name.encode()[:80].decode(errors="ignore")
+    return target.with_name(f".{start}.{os.getpid()}.{secrets.token_hex(3)}.part.tif")
+
+
+def _state(source: Path) -> tuple[int, ...] | None:
+    """What changes when a file does; None for what is no file of this system."""
+    try:
+        found = source.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _check_unchanged(inputs: Mapping[Path, tuple[int, ...] | None]) -> None:
+    """Raise OutputError when an input is no longer what it was."""
+    for source, before in inputs.items():
+        if _state(source) != before:
+            raise OutputError(
+                f"{source}: has changed while it was read", "run it again once nothing writes to the inputs any more"
+            )
+
+
+def _take_name(part: Path, target: Path, overwrite: bool) -> None:
+    """Give the finished file its name, at once. Raises OutputError where there is one that may not be replaced."""
+    if not overwrite:
+        try:
+            os.link(part, target)  # unlike a renaming, this fails where another run has been faster
+        except FileExistsError as error:
+            raise OutputError(
+                f"{target}: another run has written it meanwhile", "use --overwrite to replace it, or another name"
+            ) from error
+        except OSError:  # a file system without hard links
+            pass
+        else:
+            part.unlink()
+            return
+    part.replace(target)
 
 
 def _creation(spec: OutputSpec) -> dict[str, Any]:
@@ -257,7 +329,7 @@ def _beside(path: Path) -> list[Path]:
 
 def _as_output_error(error: BaseException, target: Path) -> BaseException:
     """Choose what to raise: an OutputError that tells the room on the disk, or the error itself."""
-    if isinstance(error, OutputError) or not isinstance(error, RasterioError | OSError):
+    if isinstance(error, OutputError) or not isinstance(error, GDAL_FAILURES):
         return error
     free = ""
     with suppress(OSError):

@@ -1,0 +1,236 @@
+"""Products as vendors deliver them: which file of a folder is PAN, which are MS, and what sensor took them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from pancrafter_cli.errors import RasterError, UsageError
+from pancrafter_cli.geometry.sensors import sensor_from_metadata
+from pancrafter_cli.raster.inputs import open_raster
+from pancrafter_cli.raster.landsat import LandsatBand, landsat_band
+from pancrafter_cli.raster.paths import is_local
+
+_DEPTH = 3  # folders below the one given
+_MOST_FILES = 20_000
+_SHOWN = 8
+_VISIBLE = ("blue", "green", "red", "nir")
+_RASTERS = {".tif", ".tiff", ".jp2", ".j2k", ".ntf", ".nitf", ".img", ".vrt", ".gpkg", ".til", ".pix", ".dat", ".bsq"}
+
+# Landsat: sensor and the numbers of its blue, green, red and near infrared bands. PAN is band 8 of each.
+_LANDSAT = {
+    "LC08": ("Landsat-8", (2, 3, 4, 5)),
+    "LO08": ("Landsat-8", (2, 3, 4, 5)),
+    "LC09": ("Landsat-9", (2, 3, 4, 5)),
+    "LO09": ("Landsat-9", (2, 3, 4, 5)),
+    "LE07": ("Landsat-7", (1, 2, 3, 4)),
+}
+_LANDSAT_PAN = 8
+_GAOFEN = re.compile(r"GF(?P<number>\d)[A-D]?_.*-(?P<kind>PAN|MSS)\d?(?:[._-].*)?\.tiff?", re.IGNORECASE)
+_MAXAR_KIND = re.compile(r"-([PMS])[123][A-Z]S(?:[-_.]|$)", re.IGNORECASE)
+_MAXAR_TILE = re.compile(r"_R\d+C\d+[-_.]", re.IGNORECASE)
+_PAN_WORDS = {"pan", "panchromatic"}
+_MS_WORDS = {"ms", "mul", "mss", "mux", "multi", "multispectral", "xs"}
+
+
+@dataclass(frozen=True)
+class ProductFiles:
+    """The files of a scene: `pan`, and `ms` in the order of bands; `layout` says in words what was recognised.
+
+    `sensor` is None and `band_names` empty where the product does not tell.
+    """
+
+    pan: Path
+    ms: tuple[Path, ...]
+    sensor: str | None = None
+    band_names: tuple[str, ...] = ()
+    layout: str = "files as given"
+
+
+def find_product(paths: Sequence[Path]) -> ProductFiles:
+    """The scene that `paths` names: PAN and MS files as given, or what lies in the folder (or folders) of a product.
+
+    Known are Landsat Collection, DIMAP (Pleiades, SPOT), Maxar (.TIL or .TIF with .IMD), GF-1/2, and any folder with
+    one recognisable pair; folders are searched 3 levels deep. Raises UsageError for paths that are no scene and
+    RasterError when a folder holds none, more than one, or a part of one; the message lists what was seen.
+    """
+    folders = [path for path in paths if is_local(path) and path.is_dir()]
+    if not folders:
+        if len(paths) < 2:
+            given = f"only {paths[0]} is given" if paths else "no file is given"
+            raise UsageError(f"{given}; expected PAN and MS", "give PAN and then MS, or the folder of a product")
+        return ProductFiles(paths[0], tuple(paths[1:]))
+    if len(folders) < len(paths):
+        raise UsageError(
+            f"{folders[0]} is a folder and {next(p for p in paths if p not in folders)} is not",
+            "give PAN and then MS, or the folder of a product alone",
+        )
+    where = ", ".join(map(str, folders))
+    files = sorted({file for folder in folders for file in _files(folder)})
+    for finder in (_landsat, _dimap, _maxar, _gaofen, _plain):
+        found = finder(where, files)
+        if found is not None:
+            return found
+    raise _failure(f"{where}: no PAN and MS pair is recognised", _rasters(files) or files)
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files of a folder down to `_DEPTH`, hidden ones left out. Raises RasterError for far too many."""
+    found: list[Path] = []
+    for root, names, files in os.walk(folder):
+        here = Path(root)
+        names[:] = [n for n in names if not n.startswith(".")] if len(here.relative_to(folder).parts) < _DEPTH else []
+        found += [here / name for name in files if not name.startswith(".")]
+        if len(found) > _MOST_FILES:
+            raise RasterError(f"{folder}: holds more than {_MOST_FILES} files", "give the folder of one product")
+    return found
+
+
+# --- Landsat Collection
+
+
+def _landsat(where: str, files: list[Path]) -> ProductFiles | None:
+    """Level-1 bands with their PAN; or surface reflectance, to which the PAN of Level-1 has been added."""
+    bands = [band for band in map(landsat_band, files) if band is not None]
+    if not bands:
+        return None
+    scenes = sorted({band.scene for band in bands})
+    acquisitions = {(band.platform, band.path_row, band.date) for band in bands}
+    if len(acquisitions) > 1 or len(bands) > len({(band.surface, band.band) for band in bands}):
+        raise _failure(f"{where}: holds several Landsat products", scenes)
+    platform = bands[0].platform
+    if platform not in _LANDSAT:
+        raise RasterError(f"{where}: {platform} has no PAN band", "Landsat 7, 8 and 9 have one (OLI and ETM+ products)")
+    sensor, numbers = _LANDSAT[platform]
+    kinds = [_landsat_bands(bands, surface, numbers) for surface in (False, True)]
+    complete = [kind for kind in kinds if kind]
+    if len(complete) > 1:
+        raise _failure(f"{where}: holds both Level-1 and surface-reflectance bands", scenes)
+    pan = _landsat_pan(where, bands)
+    if not complete:
+        wanted = ", ".join(f"B{n}" for n in numbers)
+        raise _failure(f"{where}: bands are missing; needed are {wanted} of one level", [b.path for b in bands])
+    names = ", ".join(f"B{n}" for n in numbers)
+    kind = "surface reflectance" if kinds[1] else "Level-1"
+    return ProductFiles(pan, complete[0], sensor, _VISIBLE, f"{sensor} {kind}, {names} as {', '.join(_VISIBLE)}")
+
+
+def _landsat_bands(bands: list[LandsatBand], surface: bool, numbers: tuple[int, ...]) -> tuple[Path, ...]:
+    """The files of these bands, empty when one is missing."""
+    paths = {band.band: band.path for band in bands if band.surface == surface}
+    return tuple(paths[n] for n in numbers) if all(n in paths for n in numbers) else ()
+
+
+def _landsat_pan(where: str, bands: list[LandsatBand]) -> Path:
+    """The file of the PAN band. Raises RasterError that says which file is needed."""
+    for band in bands:
+        if band.band == _LANDSAT_PAN and not band.surface:
+            return band.path
+    first = bands[0]
+    level = "surface-reflectance products have none; " if any(b.surface for b in bands) else ""
+    raise RasterError(
+        f"{where}: there is no PAN (band 8, 15 m); {level}it comes with Level-1",
+        f"put {first.platform}_L1TP_{first.path_row}_{first.date}_..._B8.TIF, from the Level-1 product of the same "
+        "scene, into this folder, or name the files: PAN first, then the bands",
+    )
+
+
+# --- DIMAP, Maxar, GF
+
+
+def _dimap(where: str, files: list[Path]) -> ProductFiles | None:
+    """Airbus: DIM_*.XML of PAN and of MS, told apart by what is in them."""
+    documents = [f for f in files if f.name.upper().startswith("DIM_") and f.suffix.upper() == ".XML"]
+    return _pair(where, "DIMAP", documents, _dimap_kind) if documents else None
+
+
+def _dimap_kind(path: Path) -> str:
+    """P, M or S (sharpened already), from the number of bands and the processing that the document names."""
+    with closing(open_raster(path)) as file:
+        if any(text.startswith("PMS") for text in file.metadata):
+            return "S"
+        return "P" if file.bands == 1 else "M"
+
+
+def _maxar(where: str, files: list[Path]) -> ProductFiles | None:
+    """WorldView, QuickBird, GeoEye: .TIL mosaics of tiles, or single .TIF files; .IMD beside them."""
+    if not any(f.suffix.upper() == ".IMD" for f in files):
+        return None
+    mosaics = [f for f in files if f.suffix.upper() == ".TIL"]
+    single = [f for f in files if f.suffix.upper() in (".TIF", ".NTF") and not _MAXAR_TILE.search(f.name)]
+    return _pair(where, "Maxar", mosaics or single, _maxar_kind)
+
+
+def _maxar_kind(path: Path) -> str:
+    """P, M or S as the product code in the name (-P2AS-, -M2AS-, -S2AS-) or the end of the folder's name tells."""
+    match = _MAXAR_KIND.search(path.name)
+    if match:
+        return match[1].upper()
+    ending = re.split(r"[_-]", path.parent.name.upper())[-1]
+    return {"PAN": "P", "MUL": "M"}.get(ending, "")
+
+
+def _gaofen(where: str, files: list[Path]) -> ProductFiles | None:
+    """GF-1 and GF-2: *-PAN*.tiff and *-MSS*.tiff; their MSS hold blue, green, red and near infrared."""
+    matches = {f: m for f in files if (m := _GAOFEN.fullmatch(f.name))}
+    if not matches:
+        return None
+    found = _pair(where, "GF", list(matches), lambda path: matches[path]["kind"][0].upper())
+    number = matches[found.pan]["number"]
+    with closing(open_raster(found.ms[0])) as file:
+        names = found.band_names or (_VISIBLE if file.bands == len(_VISIBLE) else ())
+    return ProductFiles(found.pan, found.ms, f"GF-{number}" if number in "12" else None, names, f"GF-{number}")
+
+
+def _pair(where: str, layout: str, candidates: list[Path], kind: Callable[[Path], str]) -> ProductFiles:
+    """The one PAN (kind P) and the one MS (M) among the candidates. Raises RasterError when it is not one of each."""
+    kinds = {path: kind(path) for path in candidates}
+    pan, ms = ([path for path, found in kinds.items() if found == wanted] for wanted in "PM")
+    if len(pan) != 1 or len(ms) != 1:
+        raise _failure(f"{where}: expected one PAN and one MS ({layout}), found {len(pan)} and {len(ms)}", candidates)
+    with closing(open_raster(pan[0])) as pan_file, closing(open_raster(ms[0])) as ms_file:
+        sensor = sensor_from_metadata((*ms_file.metadata, *pan_file.metadata))
+        names = tuple(fact.description or "" for fact in ms_file.facts)
+    return ProductFiles(pan[0], (ms[0],), sensor, names if all(names) else (), layout)
+
+
+# --- any other folder
+
+
+def _plain(where: str, files: list[Path]) -> ProductFiles | None:
+    """One raster named PAN and one named MS; or two rasters, of which one has one band and the other more."""
+    rasters = _rasters(files)
+    pan = [f for f in rasters if _words(f) & _PAN_WORDS and not _words(f) & _MS_WORDS]
+    ms = [f for f in rasters if _words(f) & _MS_WORDS and not _words(f) & _PAN_WORDS]
+    if not (pan and ms) and len(rasters) == 2:
+        bands = {}
+        for path in rasters:
+            with closing(open_raster(path)) as file:
+                bands[path] = file.bands
+        pan, ms = [f for f in rasters if bands[f] == 1], [f for f in rasters if bands[f] > 1]
+    if not pan or not ms:
+        return None
+    chosen = pan + ms
+    return _pair(where, "pair by name", chosen, lambda path: "P" if path in pan else "M")
+
+
+def _words(path: Path) -> set[str]:
+    """The words of a file's name, without digits at their ends: `scene-PAN1_b.tif` holds `pan`."""
+    return {word.rstrip("0123456789") for word in re.split(r"[^a-z0-9]+", path.stem.lower())}
+
+
+def _rasters(files: Iterable[Path]) -> list[Path]:
+    """Those that look like rasters by their names."""
+    return [file for file in files if file.suffix.lower() in _RASTERS]
+
+
+def _failure(message: str, seen: Sequence[Path | str]) -> RasterError:
+    """An error that lists what was seen."""
+    names = [item.name if isinstance(item, Path) else item for item in seen]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    listed = f"; seen: {', '.join(names[:_SHOWN])}{more}" if names else "; it holds no files"
+    return RasterError(message + listed, "name the files: PAN first, then MS (or its bands in order)")

@@ -1,0 +1,232 @@
+"""A STAC item (SpatioTemporal Asset Catalog 1.0.0) beside a product, for catalogues to find it by place and time."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from pyproj import CRS, Transformer
+from rasterio.errors import RasterioError
+
+from pancrafter_cli.errors import GeometryError, OutputError
+from pancrafter_cli.geometry.grid import Grid
+from pancrafter_cli.raster.env import opening
+from pancrafter_cli.raster.spec import OutputSpec
+
+_EXTENSIONS = tuple(
+    f"https://stac-extensions.github.io/{name}/schema.json"
+    for name in ("projection/v2.0.0", "processing/v1.2.0", "eo/v1.1.0")
+)
+_GEOTIFF = "image/tiff; application=geotiff"
+_EDGE_POINTS = 16  # a straight edge of the grid is a curve in longitude and latitude
+_DECIMALS = 9  # of a degree: a tenth of a millimetre
+# Metadata that name the time of acquisition, the surest first: GDAL's for vendors' products, then the TIFF's own.
+_TIMES = (("IMAGERY", "ACQUISITIONDATETIME"), (None, "ACQUISITIONDATETIME"), (None, "TIFFTAG_DATETIME"))
+_TIME = re.compile(r"(\d{4})[-:/](\d\d)[-:/](\d\d)[ T](\d\d):(\d\d):(\d\d)")
+_COMMON_NAMES = {
+    "coastal", "blue", "green", "yellow", "red", "rededge", "nir", "nir08", "nir09", "swir16", "swir22", "pan"
+}  # fmt: skip
+Ring = list[list[float]]
+
+
+def item_path(output: Path) -> Path:
+    """Where the item of a product lies."""
+    return Path(output).with_suffix(".json")
+
+
+def check_item(output: Path, grid: Grid | None, *, overwrite: bool) -> None:
+    """Raise OutputError when there is an item already, and GeometryError when a product cannot be found on Earth.
+
+    grid: None to look at the file's name only.
+    """
+    path = item_path(output)
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: exists already", "use --overwrite to replace it, or another name for the output")
+    if grid is not None and grid.crs_wkt is None:
+        raise GeometryError(
+            "a STAC item says where on Earth a product lies, but neither PAN nor MS has a CRS",
+            "leave out --stac, or assign one to the inputs: gdal_edit.py -a_srs EPSG:... FILE",
+        )
+    if grid is not None:
+        footprint(grid)
+
+
+def stac_item(
+    output: Path,
+    spec: OutputSpec,
+    *,
+    version: str,
+    acquired: tuple[datetime, str] | None,
+    confidence: Path | None = None,
+    properties: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The item of a product with a CRS. acquired: when, and which metadata say so; else it is dated to now.
+
+    Raises GeometryError when PROJ cannot tell where the product lies in longitude and latitude.
+    """
+    grid = spec.grid
+    now = datetime.now(UTC)
+    when, source = acquired or (now, "time of processing; the inputs do not name that of acquisition")
+    geometry, bbox = footprint(grid)
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "stac_extensions": list(_EXTENSIONS),
+        "id": output.stem,
+        "bbox": bbox,
+        "geometry": geometry,
+        "properties": {
+            "datetime": _rfc3339(when),
+            "created": _rfc3339(now),
+            "pancrafter:datetime_source": source,
+            **_projection(grid),
+            "processing:software": {"pancrafter": version},
+            **(properties or {}),
+        },
+        "links": [],
+        "assets": _assets(output, spec, confidence),
+    }
+
+
+def write_item(output: Path, item: Mapping[str, Any]) -> Path:
+    """Write the item of a product; it takes its name once it is complete. Raises OutputError."""
+    path = item_path(output)
+    part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(3)}.part")
+    try:
+        part.write_text(json.dumps(item, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {error}", "check the folder and the room on the disk") from error
+    return path
+
+
+def acquisition_time(files: Iterable[Path]) -> tuple[datetime, str] | None:
+    """When the first of the files that says so was acquired (UTC), and which metadata say it; None when none does."""
+    for path in files:
+        try:
+            with opening(), rasterio.open(path) as file:
+                for domain, key in _TIMES:
+                    match = _TIME.search(file.tags(ns=domain).get(key, ""))
+                    if match:
+                        return datetime(*(int(part) for part in match.groups()), tzinfo=UTC), f"{key} of {path.name}"  # type: ignore[misc,arg-type]
+        except (RasterioError, OSError, ValueError):
+            continue  # files beside a raster, such as its metadata, are none themselves
+    return None
+
+
+def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
+    """(GeoJSON geometry, bbox) of a grid in longitude and latitude; cut in two where it crosses the antimeridian.
+
+    Raises GeometryError when PROJ knows no way.
+    """
+    steps = np.linspace(0, 1, _EDGE_POINTS, endpoint=False)
+    # Counterclockwise, as GeoJSON wants it, for a grid with north up: down the left, along the bottom, up, and back.
+    corners = [(0, 0), (0, grid.height), (grid.width, grid.height), (grid.width, 0)]
+    points = [
+        (x0 + s * (x1 - x0), y0 + s * (y1 - y0))
+        for (x0, y0), (x1, y1) in zip(corners, [*corners[1:], corners[0]], strict=True)
+        for s in steps
+    ]
+    x, y = np.array([grid.transform @ p for p in points]).T
+    to_degrees = Transformer.from_crs(CRS.from_wkt(grid.crs_wkt or ""), CRS.from_epsg(4326), always_xy=True)
+    lon, lat = (np.asarray(v, np.float64) for v in to_degrees.transform(x, y))
+    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
+        raise GeometryError("PROJ cannot tell the longitude and latitude of the product", "leave out --stac")
+    lon = np.unwrap(lon, period=360)
+    lon -= 360 * math.floor((lon.mean() + 180) / 360)
+    lon, lat = lon.round(_DECIMALS), lat.round(_DECIMALS)
+    ring = [[float(a), float(b)] for a, b in zip(lon, lat, strict=True)]
+    if _area(ring) < 0:
+        ring.reverse()
+    south, north = float(lat.min()), float(lat.max())
+    west, east = float(lon.min()), float(lon.max())
+    if west >= -180 and east <= 180:
+        return {"type": "Polygon", "coordinates": [_closed(ring)]}, [west, south, east, north]
+    seam = 180.0 if east > 180 else -180.0
+    parts = [_cut(ring, seam, side) for side in (-1, 1)]
+    shifted = [[[_wrapped(a, seam, side), b] for a, b in part] for part, side in zip(parts, (-1, 1), strict=True)]
+    # RFC 7946: a box across the antimeridian has its west east of its east.
+    box = [west if west >= -180 else west + 360, south, east if east <= 180 else east - 360, north]
+    return {"type": "MultiPolygon", "coordinates": [[_closed(part)] for part in shifted]}, box
+
+
+def _projection(grid: Grid) -> dict[str, Any]:
+    crs = CRS.from_wkt(grid.crs_wkt or "")
+    authority = crs.to_authority()
+    t = grid.transform
+    named = {"proj:code": ":".join(authority) if authority else None}
+    if authority is None:
+        named["proj:wkt2"] = crs.to_wkt("WKT2_2019")
+    return {**named, "proj:shape": list(grid.shape), "proj:transform": [t.a, t.b, t.c, t.d, t.e, t.f]}
+
+
+def _assets(output: Path, spec: OutputSpec, confidence: Path | None) -> dict[str, Any]:
+    bands = [_band(k, facts.description) for k, facts in enumerate(spec.bands, 1)]
+    assets: dict[str, Any] = {
+        "data": {
+            "href": _href(output, output),
+            "type": _GEOTIFF,
+            "title": "Sharpened image",
+            "roles": ["data"],
+            "eo:bands": bands,
+        }
+    }
+    if confidence is not None:
+        assets["confidence"] = {
+            "href": _href(confidence, output),
+            "type": _GEOTIFF,
+            "title": "Confidence of each pixel, 0 to 1",
+            "roles": ["metadata"],
+        }
+    return assets
+
+
+def _band(number: int, description: str | None) -> dict[str, str]:
+    common = re.sub(r"[\s_-]", "", (description or "").lower())
+    return {"name": description or f"band {number}"} | ({"common_name": common} if common in _COMMON_NAMES else {})
+
+
+def _href(path: Path, output: Path) -> str:
+    """The path of an asset as seen from the item, which lies beside the product."""
+    target, folder = path.resolve(), output.resolve().parent
+    return f"./{target.relative_to(folder).as_posix()}" if target.is_relative_to(folder) else target.as_uri()
+
+
+def _rfc3339(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _closed(ring: Ring) -> Ring:
+    return [*ring, ring[0]]
+
+
+def _area(ring: Ring) -> float:
+    """Twice the signed area; positive counterclockwise."""
+    x, y = np.array(ring).T
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1))
+
+
+def _cut(ring: Sequence[Sequence[float]], seam: float, side: int) -> Ring:
+    """The part of a ring east (side 1) or west (-1) of a meridian (Sutherland and Hodgman 1974)."""
+    part: Ring = []
+    for (x0, y0), (x1, y1) in zip(ring, [*ring[1:], ring[0]], strict=True):
+        if side * (x0 - seam) >= 0:
+            part.append([x0, y0])
+        if (x0 - seam) * (x1 - seam) < 0:
+            part.append([seam, y0 + (y1 - y0) * (seam - x0) / (x1 - x0)])
+    return part
+
+
+def _wrapped(lon: float, seam: float, side: int) -> float:
+    """A longitude beyond the antimeridian as its neighbours there count it."""
+    beyond = side == math.copysign(1, seam)
+    return lon - math.copysign(360, seam) if beyond else lon

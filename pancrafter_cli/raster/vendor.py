@@ -1,0 +1,108 @@
+"""What vendors write in their own metadata and GDAL does not pass on: names of bands, nodata, ways to orthorectify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from affine import Affine
+
+_IMD_BANDS = {
+    "C": "coastal",
+    "B": "blue",
+    "G": "green",
+    "Y": "yellow",
+    "R": "red",
+    "RE": "red edge",
+    "N": "nir",
+    "N2": "nir 2",
+}
+_DIMAP_BANDS = {
+    "B0": "blue",
+    "B1": "green",
+    "B2": "red",
+    "B3": "nir",
+    "DB": "deep blue",
+    "B": "blue",
+    "G": "green",
+    "R": "red",
+    "RE": "red edge",
+    "NIR": "nir",
+}
+_FEWEST_POINTS = 3  # ground control points; one or two fix no scale and rotation of both axes
+_DIMAP_CHANNELS = ("RED", "GREEN", "BLUE", "ALPHA")
+
+
+def band_names(dataset: Any) -> tuple[str, ...]:
+    """Names of all bands in their order, from IMD (Maxar) or DIMAP (Airbus) metadata; empty when these do not tell."""
+    for ids, names in ((_imd_bands(dataset), _IMD_BANDS), (_dimap_bands(dataset), _DIMAP_BANDS)):
+        if len(ids) == dataset.count and all(name in names for name in ids):
+            return tuple(names[name] for name in ids)
+    return ()
+
+
+def vendor_nodata(dataset: Any) -> float | None:
+    """The DN that DIMAP metadata call NODATA, None when they name none."""
+    dimap = _dimap(dataset)
+    if dimap is None:
+        return None
+    for special in dimap.iter("Special_Value"):
+        count = special.findtext("SPECIAL_VALUE_COUNT") or ""
+        if (special.findtext("SPECIAL_VALUE_TEXT") or "").strip().upper() == "NODATA" and count.strip().isdecimal():
+            return float(count)
+    return None
+
+
+def lost_corner(dataset: Any) -> bool:
+    """Whether GDAL places a .TIL mosaic at 0, 0 because its .IMD does not hold the corner."""
+    return dataset.driver == "TIL" and bool(dataset.crs) and "MAP_PROJECTED_PRODUCT.ULX" not in dataset.tags(ns="IMD")
+
+
+def orthorectify_command(path: Path, dataset: Any) -> str | None:
+    """The gdalwarp command for a file whose place is given by RPCs or ground control points only, else None."""
+    if not Affine(*tuple(dataset.transform)[:6]).almost_equals(Affine.identity()):
+        return None
+    output = f"{path.stem}_ortho.tif"
+    if dataset.rpcs is not None:
+        zone = int((dataset.rpcs.long_off + 180) // 6) % 60 + 1
+        code = (32600 if dataset.rpcs.lat_off >= 0 else 32700) + zone
+        return f"gdalwarp -rpc -to RPC_DEM=DEM.tif -t_srs EPSG:{code} -r cubic {path} {output}"
+    if len(dataset.gcps[0]) >= _FEWEST_POINTS:
+        return f"gdalwarp -tps -r cubic {path} {output}"
+    return None
+
+
+def _imd_bands(dataset: Any) -> list[str]:
+    """The BAND_x groups of IMD metadata, in their order."""
+    groups = [key.split(".")[0] for key in dataset.tags(ns="IMD") if key.startswith("BAND_")]
+    return [name.removeprefix("BAND_") for name in dict.fromkeys(groups)]
+
+
+def _dimap_bands(dataset: Any) -> list[str]:
+    """DIMAP's band ids in the order of the file: as listed, else as displayed, which is how they are stored."""
+    dimap = _dimap(dataset)
+    if dimap is None:
+        return []
+    listed = {
+        (node.findtext("BAND_INDEX") or "").strip(): (node.findtext("BAND_ID") or "").strip()
+        for node in dimap.iter("Raster_Index")
+    }
+    if listed:
+        return [listed.get(str(index), "") for index in dataset.indexes]
+    shown = next(dimap.iter("Band_Display_Order"), None)
+    if shown is None:
+        return []
+    return [name.strip() for name in (shown.findtext(f"{c}_CHANNEL") for c in _DIMAP_CHANNELS) if name]
+
+
+def _dimap(dataset: Any) -> ElementTree.Element | None:
+    """The DIMAP document of a dataset, None when it has none that can be read."""
+    if dataset.driver != "DIMAP":
+        return None
+    for text in dataset.tags(ns="xml:dimap").values():
+        try:
+            return ElementTree.fromstring(text)
+        except ElementTree.ParseError:
+            continue
+    return None

@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.rpc
+from affine import Affine
+from rasterio.control import GroundControlPoint
+
+from pancrafter_cli.errors import GeometryError, RasterError, UsageError
+from pancrafter_cli.geometry.sensors import sensor_from_metadata
+from pancrafter_cli.raster import SceneOptions, open_scene
+from pancrafter_cli.raster.paths import gdal_name, is_local
+from pancrafter_cli.raster.products import ProductFiles, find_product
+from tests.scene_factory import PAN_TRANSFORM, FileFacts, ms_transform, smooth_image, write_pair, write_tif
+from tests.vendor_layouts import (
+    LANDSAT,
+    RPCS,
+    SURFACE,
+    image,
+    write_dimap,
+    write_gaofen,
+    write_landsat,
+    write_maxar,
+)
+
+VISIBLE = ("blue", "green", "red", "nir")
+
+
+def open_product(folder: Path):
+    product = find_product([folder])
+    return open_scene(product.pan, product.ms, SceneOptions(band_names=product.band_names))
+
+
+# --- Landsat
+
+
+def test_a_landsat_level_1_folder(tmp_path):
+    folder = write_landsat(tmp_path / "l1", LANDSAT, list(range(1, 12)))
+    found = find_product([folder])
+    assert found.pan == folder / f"{LANDSAT}_B8.TIF"
+    assert found.ms == tuple(folder / f"{LANDSAT}_B{n}.TIF" for n in (2, 3, 4, 5))
+    assert (found.sensor, found.band_names) == ("Landsat-8", VISIBLE)
+    assert "B2, B3, B4, B5 as blue, green, red, nir" in found.layout
+    with open_product(folder) as scene:
+        assert [band.description for band in scene.output.bands] == list(VISIBLE)
+        assert scene.ratio == pytest.approx(2)
+        # USGS grids share pixel centres: PAN's corner lies half a PAN pixel inside that of MS.
+        assert scene.ms_map.cols.centres(0, 1)[0] == pytest.approx(0.5)
+
+
+def test_landsat_7_counts_its_bands_otherwise(tmp_path):
+    scene = "LE07_L1TP_193026_20000101_20200113_02_T1"
+    folder = write_landsat(tmp_path / "l7", scene, [1, 2, 3, 4, 5, 7, 8])
+    found = find_product([folder])
+    assert found.ms == tuple(folder / f"{scene}_B{n}.TIF" for n in (1, 2, 3, 4))
+    assert found.sensor == "Landsat-7"
+
+
+def test_surface_reflectance_needs_the_pan_of_level_1(tmp_path):
+    folder = write_landsat(tmp_path / "sr", SURFACE, [1, 2, 3, 4, 5, 6, 7])
+    with pytest.raises(RasterError, match="no PAN") as caught:
+        find_product([folder])
+    assert "LC08_L1TP_193026_20200101_..._B8.TIF" in caught.value.hint
+    write_landsat(folder, LANDSAT, [8])
+    found = find_product([folder])
+    assert found.pan.name == f"{LANDSAT}_B8.TIF"
+    assert found.ms[0].name == f"{SURFACE}_SR_B2.TIF"
+    with open_product(folder) as scene:
+        first = scene.output.bands[0]
+        assert (first.scale, first.offset, first.description) == (2.75e-05, -0.2, "blue")
+
+
+def test_both_levels_in_one_folder_are_ambiguous(tmp_path):
+    folder = write_landsat(tmp_path / "both", SURFACE, [2, 3, 4, 5])
+    write_landsat(folder, LANDSAT, [2, 3, 4, 5, 8])
+    with pytest.raises(RasterError, match=f"both Level-1 and surface.*{LANDSAT}"):
+        find_product([folder])
+
+
+@pytest.mark.parametrize(
+    ("scenes", "said"),
+    [
+        ([LANDSAT, LANDSAT.replace("193026", "193027")], "several"),
+        ([LANDSAT, LANDSAT.replace("_T1", "_RT")], "several"),
+        ([LANDSAT.replace("LC08", "LT05")], "has no PAN band"),
+    ],
+)
+def test_landsat_folders_that_hold_no_one_scene(tmp_path, scenes, said):
+    for scene in scenes:
+        write_landsat(tmp_path / "l", scene, [2, 3, 4, 5, 8])
+    with pytest.raises(RasterError, match=said):
+        find_product([tmp_path / "l"])
+
+
+def test_a_missing_landsat_band_is_told(tmp_path):
+    folder = write_landsat(tmp_path / "l", LANDSAT, [2, 3, 4, 8])
+    with pytest.raises(RasterError, match="needed are B2, B3, B4, B5"):
+        find_product([folder])
+
+
+def test_landsat_fill_becomes_nodata(tmp_path):
+    fill = np.zeros((8, 10), bool)
+    fill[:3, :4] = True
+    folder = write_landsat(tmp_path / "l", LANDSAT, [2, 3, 4, 5, 8], fill)
+    with open_product(folder) as scene:
+        valid = scene.read_ms(0, 0, 8, 10)[1]
+        assert np.array_equal(valid, np.broadcast_to(~fill, (4, 8, 10)))
+        assert scene.needs_mask
+        assert not scene.valid(0, 0, 5, 7).any()
+        assert scene.valid(6, 8, 5, 7).all()
+        assert folder / f"{LANDSAT}_QA_PIXEL.TIF" in scene.files
+
+
+# --- DIMAP
+
+
+@pytest.mark.parametrize(("mission", "sensor"), [(("PHR", "1B"), "Pleiades"), (("SPOT", "7"), "SPOT-6/7")])
+def test_a_dimap_bundle(tmp_path, mission, sensor):
+    name = "PHR1B" if mission[0] == "PHR" else "SPOT7"
+    pan = write_dimap(tmp_path / f"IMG_{name}_P_001", f"{name}_P_202001011000000_ORT_1-001", 1, mission)
+    ms = write_dimap(tmp_path / f"IMG_{name}_MS_002", f"{name}_MS_202001011000000_ORT_1-002", 4, mission)
+    (tmp_path / "VOL_PHR.XML").write_text("<Dimap_Document/>")
+    found = find_product([tmp_path])
+    assert found == ProductFiles(pan, (ms,), sensor, ("red", "green", "blue", "nir"), "DIMAP")
+    with open_product(tmp_path) as scene:
+        assert scene.grid.transform.almost_equals(PAN_TRANSFORM)
+        assert scene.ratio == pytest.approx(4)
+        assert [band.description for band in scene.output.bands] == ["red", "green", "blue", "nir"]
+        assert scene.nodata == 0  # DIMAP calls 0 NODATA; GDAL does not pass that on
+        assert not scene.valid(0, 0, 4, 4).any()
+        assert scene.valid(4, 4, 28, 36).all()
+
+
+def test_a_dimap_folder_without_pan(tmp_path):
+    write_dimap(tmp_path / "ms", "PHR1B_MS_2020_ORT_1-002", 4)
+    with pytest.raises(RasterError, match=r"found 0 and 1; seen: DIM_PHR1B_MS"):
+        find_product([tmp_path])
+
+
+# --- Maxar
+
+
+@pytest.mark.parametrize(
+    ("satellite", "sensor", "ids", "names"),
+    [
+        ("WV02", "WorldView-2", "C B G Y R RE N N2", "coastal,blue,green,yellow,red,red edge,nir,nir 2"),
+        ("QB02", "QuickBird", "B G R N", "blue,green,red,nir"),
+    ],
+)
+def test_a_maxar_folder(tmp_path, satellite, sensor, ids, names):
+    pan = write_maxar(tmp_path / "050123456010_01_P001_PAN", 1, satellite, "P")
+    ms = write_maxar(tmp_path / "050123456010_01_P001_MUL", len(ids.split()), satellite, ids)
+    assert find_product([tmp_path]) == ProductFiles(pan, (ms,), sensor, tuple(names.split(",")), "Maxar")
+    with open_product(tmp_path) as scene:
+        assert scene.grid.transform.almost_equals(PAN_TRANSFORM)
+        assert scene.grid.shape == (32, 40)
+        assert np.array_equal(scene.read_pan(0, 0, 32, 40)[0], image(1, 32, 40, 1))  # across the tiles
+        assert sensor_from_metadata(scene.metadata) == sensor
+        assert [band.description for band in scene.output.bands] == names.split(",")
+
+
+def test_maxar_folders_of_pan_and_ms_apart(tmp_path):
+    pan = write_maxar(tmp_path / "x_PAN", 1, "GE01", "P")
+    ms = write_maxar(tmp_path / "x_MUL", 4, "GE01", "B G R N")
+    assert find_product([ms.parent, pan.parent]).ms == (ms,)
+    with pytest.raises(RasterError, match="found 0 and 1"):
+        find_product([ms.parent])
+
+
+def test_a_mosaic_without_its_corner_is_refused(tmp_path):
+    pan = write_maxar(tmp_path / "x_PAN", 1, "WV02", "P", corner=False)
+    with pytest.raises(GeometryError, match="does not say where the image lies"):
+        open_scene(pan, [pan])
+
+
+# --- GF and others
+
+
+@pytest.mark.parametrize(("platform", "sensor"), [("GF1", "GF-1"), ("GF2", "GF-2"), ("GF1B", "GF-1")])
+def test_a_gaofen_folder(tmp_path, platform, sensor):
+    pan, ms = write_gaofen(tmp_path, platform)
+    found = find_product([tmp_path])
+    assert (found.pan, found.ms, found.sensor, found.band_names) == (pan, (ms,), sensor, VISIBLE)
+    shutil.copy(pan, tmp_path / pan.name.replace("PAN1", "PAN2"))
+    with pytest.raises(RasterError, match="found 2 and 1"):
+        find_product([tmp_path])
+
+
+def test_a_folder_with_one_pair(tmp_path):
+    pair = write_pair(tmp_path)
+    write_tif(tmp_path / "gt.tif", image(3, 32, 40))
+    found = find_product([tmp_path])
+    assert (found.pan, found.ms, found.sensor) == (pair.pan, (pair.ms,), None)
+    (tmp_path / ".hidden").mkdir()
+    shutil.copy(pair.pan, tmp_path / ".hidden" / "pan.tif")
+    assert find_product([tmp_path]) == found
+    shutil.copy(pair.pan, tmp_path / "other_PAN.tif")
+    with pytest.raises(RasterError, match=r"found 2 and 1; seen: other_PAN\.tif, pan\.tif, ms\.tif") as caught:
+        find_product([tmp_path])
+    assert "PAN first" in caught.value.hint
+
+
+def test_two_rasters_are_told_apart_by_their_bands(tmp_path):
+    pair = write_pair(tmp_path)
+    pan, ms = pair.pan.rename(tmp_path / "zz.tif"), pair.ms.rename(tmp_path / "aa.tif")
+    found = find_product([tmp_path])
+    assert (found.pan, found.ms) == (pan, (ms,))
+
+
+def test_folders_that_hold_no_scene(tmp_path):
+    with pytest.raises(RasterError, match="it holds no files"):
+        find_product([tmp_path])
+    for name in ("a", "b", "c"):
+        write_tif(tmp_path / f"{name}.tif", image(1, 4, 4))
+    with pytest.raises(RasterError, match=r"no PAN and MS pair.*a\.tif, b\.tif, c\.tif"):
+        find_product([tmp_path])
+
+
+def test_files_are_taken_as_given(tmp_path):
+    pan, a, b = tmp_path / "p.tif", tmp_path / "a.tif", Path("/vsis3/bucket/b.tif")
+    assert find_product([pan, a, b]) == ProductFiles(pan, (a, b))
+    for given, said in (([pan], "only"), ([], "no file"), ([pan, tmp_path], "is a folder and")):
+        with pytest.raises(UsageError, match=said):
+            find_product(given)
+    with pytest.raises(RasterError, match="is a folder"):
+        open_scene(tmp_path, [tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("texts", "sensor"),
+    [
+        (["SPOT", "6"], "SPOT-6/7"),
+        (["SPOT 7"], "SPOT-6/7"),
+        (["SPOT", "5"], None),
+        (["PHR", "1A"], "Pleiades"),
+        (["PNEO", "3"], "Pleiades Neo"),
+        (['"WV03"'], "WorldView-3"),
+        (["GF2_PMS1_E113"], "GF-2"),
+        (["GF1D"], "GF-1"),
+        (["GF-1"], "GF-1"),
+        (["GF10"], None),
+        (["LANDSAT_9"], "Landsat-9"),
+    ],
+)
+def test_sensors_as_vendors_name_them(texts, sensor):
+    assert sensor_from_metadata(texts) == sensor
+
+
+# --- RPCs and ground control points
+
+
+def rpc_pair(folder: Path) -> tuple[Path, Path]:
+    paths = []
+    for name, bands, size in (("pan", 1, (32, 40)), ("ms", 4, (8, 10))):
+        paths.append(write_tif(folder / f"{name}.tif", image(bands, *size), FileFacts(None)))
+        with rasterio.open(paths[-1], "r+") as file:
+            file.rpcs = RPCS
+    return paths[0], paths[1]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_rpcs_alone_are_refused_with_the_command(tmp_path):
+    pan, ms = rpc_pair(tmp_path)
+    with pytest.raises(GeometryError, match=r"pan\.tif \(and 1 more\): RPCs") as caught:
+        open_scene(pan, [ms])
+    assert f"gdalwarp -rpc -to RPC_DEM=DEM.tif -t_srs EPSG:32632 -r cubic {pan} pan_ortho.tif" in caught.value.hint
+    assert str(ms) in caught.value.hint
+    with open_scene(pan, [ms], SceneOptions(ratio=4)) as scene:  # the user knows how they lie
+        assert scene.grid.shape == (32, 40)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_rpcs_on_one_side_are_refused_whatever_is_told(tmp_path):
+    _, ms = rpc_pair(tmp_path)
+    pan = write_tif(tmp_path / "ortho.tif", image(1, 32, 40))
+    for options in (SceneOptions(), SceneOptions(ratio=4)):
+        with pytest.raises(GeometryError, match=r"ms\.tif: RPCs"):
+            open_scene(pan, [ms], options)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_ground_control_points_alone_are_refused(tmp_path):
+    pair = write_pair(tmp_path, pan=FileFacts(None), ms=FileFacts(None))
+    points = [GroundControlPoint(r, c, 5e5 + c / 2, 57e5 - r / 2) for r, c in ((0, 0), (0, 40), (32, 0), (32, 40))]
+    with rasterio.open(pair.pan, "r+") as file:
+        file.gcps = points, rasterio.crs.CRS.from_epsg(32631)
+    with pytest.raises(GeometryError, match=r"pan\.tif: RPCs or ground control") as caught:
+        open_scene(pair.pan, [pair.ms])
+    assert f"gdalwarp -tps -r cubic {pair.pan}" in caught.value.hint
+    with rasterio.open(pair.pan, "r+") as file:
+        file.gcps = points[:1], rasterio.crs.CRS.from_epsg(32631)
+    with open_scene(pair.pan, [pair.ms]) as scene:  # one point places nothing
+        assert scene.ratio == 4
+
+
+# --- formats
+
+
+def copied(source: Path, target: Path, **options) -> Path:
+    with rasterio.open(source) as file:
+        pixels, profile = file.read(), file.profile
+    profile = {k: profile[k] for k in ("width", "height", "count", "dtype", "crs", "transform")} | options
+    with rasterio.open(target, "w", **profile) as file:
+        file.write(pixels)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        ("ntf", {"driver": "NITF", "ICORDS": "N"}),
+        ("jp2", {"driver": "JP2OpenJPEG", "REVERSIBLE": "YES", "QUALITY": "100"}),
+        ("img", {"driver": "HFA"}),
+        ("tif", {"driver": "COG"}),
+    ],
+)
+def test_other_formats_hold_the_same_scene(tmp_path, suffix, options):
+    place = Affine(2, 0, 500_000, 0, -2, 5_700_000)  # NITF keeps corners to the metre
+    pair = write_pair(tmp_path, size=(64, 64), pan=FileFacts(place), ms=FileFacts(place @ Affine.scale(4)))
+    pan = copied(pair.pan, tmp_path / f"p.{suffix}", **options)
+    ms = copied(pair.ms, tmp_path / f"m.{suffix}", **options)
+    with open_scene(pan, [ms]) as scene:
+        assert scene.grid.transform.almost_equals(place)
+        assert np.array_equal(scene.read_pan(0, 0, 64, 64)[0], pair.pan_image)
+        assert np.array_equal(scene.read_ms(0, 0, 16, 16)[0], pair.ms_image)
+
+
+def test_geopackages_and_their_tables(tmp_path):
+    pair = write_pair(tmp_path, size=(64, 64), dtype="uint16")
+    pan = copied(pair.pan, tmp_path / "p.gpkg", driver="GPKG", RASTER_TABLE="first")
+    with open_scene(pan, [pair.ms]) as scene:
+        assert scene.bands == 3
+        assert np.array_equal(scene.read_pan(0, 0, 64, 64)[0], pair.pan_image)
+    copied(pair.pan, pan, driver="GPKG", RASTER_TABLE="second", APPEND_SUBDATASET="YES")
+    with pytest.raises(RasterError, match=r"holds 2 rasters and none by itself: GPKG:.*:first, GPKG:.*:second"):
+        open_scene(pan, [pair.ms])
+    with open_scene(Path(f"GPKG:{pan}:second"), [pair.ms]) as scene:
+        assert np.array_equal(scene.read_pan(0, 0, 64, 64)[0], pair.pan_image)
+
+
+def test_a_vrt_of_bands(tmp_path):
+    pair = write_pair(tmp_path)
+    t = ", ".join(str(v) for v in ms_transform(4).to_gdal())
+    bands = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{n}"><SimpleSource><SourceFilename relativeToVRT="1">ms.tif'
+        f"</SourceFilename><SourceBand>{source}</SourceBand></SimpleSource></VRTRasterBand>"
+        for n, source in ((1, 3), (2, 1))
+    )
+    vrt = tmp_path / "m.vrt"
+    vrt.write_text(
+        f'<VRTDataset rasterXSize="10" rasterYSize="8"><SRS>EPSG:32631</SRS><GeoTransform>{t}</GeoTransform>'
+        f"{bands}</VRTDataset>"
+    )
+    with open_scene(pair.pan, [vrt]) as scene:
+        assert np.array_equal(scene.read_ms(0, 0, 8, 10)[0], pair.ms_image[[2, 0]])
+        assert {vrt, pair.ms} <= set(scene.files)
+
+
+# --- names that are no local paths
+
+
+@pytest.mark.parametrize(
+    ("given", "opened"),
+    [
+        ("/vsicurl/https://x.org/a//b.tif", "/vsicurl/https://x.org/a/b.tif"),
+        ("https://x.org/a.tif?sig=1%2F2", "/vsicurl/https://x.org/a.tif?sig=1%2F2"),
+        ("s3://bucket/key/a.tif", "/vsis3/bucket/key/a.tif"),
+        ("gs://bucket/a.tif", "/vsigs/bucket/a.tif"),
+        ("/vsis3/bucket/a.tif", "/vsis3/bucket/a.tif"),
+        ("/vsizip//vsicurl/https://x.org/a.zip/a.tif", "/vsizip//vsicurl/https://x.org/a.zip/a.tif"),
+        ("/vsizip//tmp/a.zip/a.tif", "/vsizip//tmp/a.zip/a.tif"),
+        ("/vsizip/a.zip/a.tif", "/vsizip/a.zip/a.tif"),
+        ("GPKG:/a/b.gpkg:t", "GPKG:/a/b.gpkg:t"),
+        ("a/b.tif", "a/b.tif"),
+    ],
+)
+def test_names_survive_being_a_path(given, opened):
+    assert gdal_name(Path(given)) == opened
+    assert is_local(Path(given)) == (given == "a/b.tif")
+
+
+def test_a_file_inside_an_archive(tmp_path):
+    pair = write_pair(tmp_path)
+    shutil.make_archive(str(tmp_path / "z"), "zip", tmp_path, "pan.tif")
+    with open_scene(Path(f"/vsizip/{tmp_path}/z.zip/pan.tif"), [pair.ms]) as scene:
+        assert np.array_equal(scene.read_pan(0, 0, 32, 40)[0], pair.pan_image)
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    command = [sys.executable, str(Path(__file__).with_name("range_server.py")), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        process.terminate()
+
+
+def bytes_sent(server: str) -> int:
+    with urllib.request.urlopen(f"{server}/sent") as answer:
+        return int(answer.read())
+
+
+def test_a_cloud_optimised_file_is_read_in_part_over_http(tmp_path, server):
+    noise = np.random.default_rng(0).integers(0, 60_000, (1, 2048, 2048), dtype="uint16")
+    plain = write_tif(tmp_path / "plain.tif", noise)
+    names = []
+    for name, given in (("a.tif", f"/vsicurl/{server}/a.tif"), ("b.tif", f"{server}/b.tif")):
+        copied(plain, tmp_path / name, driver="COG", BLOCKSIZE="256", OVERVIEWS="NONE")
+        names.append(given)
+    ms = write_tif(tmp_path / "ms.tif", smooth_image(2, 512, 512).astype("uint16"), FileFacts(ms_transform(4)))
+    for name in names:
+        before = bytes_sent(server)
+        with open_scene(Path(name), [ms]) as scene:
+            assert np.array_equal(scene.read_pan(1000, 1000, 8, 8)[0], noise[:, 1000:1008, 1000:1008])
+        assert 0 < bytes_sent(server) - before < (tmp_path / "a.tif").stat().st_size / 4
+    with pytest.raises(RasterError, match="cannot be opened"):
+        open_scene(Path(f"{server}/gone.tif"), [ms])
