@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pancrafter_cli.geometry.consistency import back_project, consistency_reach, plan_consistency
+from pancrafter_cli.geometry.consistency import (
+    DRIFT_TOLERANCE,
+    back_project,
+    consistency_reach,
+    drift,
+    interpolated,
+    plan_consistency,
+)
+from pancrafter_cli.geometry.consistency import degraded as plan_degraded
 from pancrafter_cli.geometry.degrade import degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap, GridMap
 
@@ -83,3 +91,32 @@ def test_a_window_with_the_reach_around_it_equals_the_whole(offset: float) -> No
     whole, window = run(0, SIZE), run(start, stop)
     inner = np.s_[:, 40:56, 40:56]
     np.testing.assert_allclose(window[:, reach : reach + 16, reach : reach + 16], whole[inner], atol=1e-6)
+
+
+def test_drift_is_relative_to_ms_and_the_worst_trusted_band_counts() -> None:
+    ms = np.array([[[0.5, 0.5, 0.01, -0.5]], [[0.2, 0.2, 0.2, 0.2]]], np.float32)
+    low = np.array([[[0.5, 0.6, 0.02, -0.55]], [[0.21, 0.2, 0.2, 0.2]]], np.float32)
+    trusted = np.ones(ms.shape, dtype=bool)
+    # 0.01 of the scale counts as 0.05: a difference of 0.01 is then one fifth.
+    np.testing.assert_allclose(drift(low, ms, trusted), [[0.05, 0.2, 0.2, 0.1]], rtol=1e-5)
+    trusted[0] = False
+    np.testing.assert_allclose(drift(low, ms, trusted), [[0.05, 0, 0, 0]], atol=1e-6)
+
+
+def test_back_projections_leave_no_drift_where_nothing_keeps_them() -> None:
+    grids = relation(4, 0)
+    plan = plan_consistency(grids, (0, SIZE), (0, SIZE))
+    truth = np.random.default_rng(3).uniform(0.2, 1, (2, SIZE, SIZE)).astype(np.float32)
+    ms = plan_degraded(plan, truth)
+    trusted = np.ones(ms.shape, dtype=bool)
+    start = np.full_like(truth, 0.6)
+    assert (drift(plan_degraded(plan, start), ms, trusted) > DRIFT_TOLERANCE).mean() > 0.3
+    pulled = back_project(plan, start, ms, trusted, 5, positive=True)
+    assert (drift(plan_degraded(plan, pulled), ms, trusted) > DRIFT_TOLERANCE).mean() == 0
+
+
+def test_what_is_brought_up_and_degraded_is_almost_what_it_was() -> None:
+    plan = plan_consistency(relation(4, 0), (0, SIZE), (0, SIZE))
+    y, x = np.mgrid[0:24, 0:24] / 24
+    low = (np.sin(3 * y) + np.cos(2 * x))[None].astype(np.float32)
+    assert np.abs(plan_degraded(plan, interpolated(plan, low)) - low)[:, 2:-2, 2:-2].max() < 0.01

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from pancrafter_cli.cli.output import parse_point, pixel_progress, print_json
+from pancrafter_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from pancrafter_cli.tasks.sharpen import SharpenResult
 
 EXAMPLES = """Examples:
 
@@ -16,7 +22,11 @@ pancrafter sharpen pan.tif ms.tif -o sharp.tif
 pancrafter sharpen LC08_B8.TIF LC08_B4.TIF LC08_B3.TIF LC08_B2.TIF -o sharp.tif
 
 pancrafter sharpen pan.tif ms.tif -o sharp.tif --device cuda --json
+
+pancrafter sharpen pan.tif ms.tif -o sharp.tif --confidence sharp-confidence.tif --score --stac
 """
+
+_WORTH_SAYING = 0.01  # of the scene
 
 
 class PrecisionChoice(StrEnum):
@@ -42,6 +52,12 @@ def command(
     consistency: int | None = typer.Option(
         None, help="Back-projections that pull the result onto MS; default: 5 after a network, 0 after other methods."
     ),
+    no_consistency: bool = typer.Option(False, "--no-consistency", help="The same as --consistency 0."),
+    confidence: Path | None = typer.Option(
+        None, metavar="FILE", help="GeoTIFF to write too: how far each pixel can be relied on, 0 to 1."
+    ),
+    score: bool = typer.Option(False, "--score", help="Score the result at full resolution: HQNR, D_lambda,K, D_S."),
+    stac: bool = typer.Option(False, "--stac", help="Write a STAC item beside the output, OUTPUT with .json."),
     sensor: str | None = typer.Option(
         None, help="Sensor whose MTF classical methods assume; default: from the metadata, else generic."
     ),
@@ -62,6 +78,8 @@ def command(
     from pancrafter_cli.tasks.register import parse_registration
     from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
 
+    if no_consistency and consistency:
+        raise UsageError(f"--no-consistency and --consistency {consistency} exclude each other", "leave out one")
     options = SharpenOptions(
         pan=pan,
         ms=tuple(ms),
@@ -72,18 +90,26 @@ def command(
         precision=precision.value,
         tile=tile,
         halo=_halo(halo),
-        consistency=consistency,
+        consistency=0 if no_consistency else consistency,
         sensor=sensor,
         registration=parse_registration(registration),
         ratio=ratio,
         ms_origin=parse_point(ms_origin, "--ms-origin"),
         overwrite=overwrite,
+        confidence=confidence,
+        score=score,
+        stac=stac,
+        command=("pancrafter", *sys.argv[1:]),
     )
     with pixel_progress(progress) as report:
         result = sharpen_scene(options, report)
     if as_json:
         print_json(result)
-        return
+    else:
+        _print(result)
+
+
+def _print(result: SharpenResult) -> None:
     fuser = result.fuser
     name = fuser.method if fuser.model is None else f"model {fuser.model}"
     rate = result.width * result.height / result.seconds / 1e6
@@ -93,6 +119,20 @@ def command(
         f"({fuser.precision}), {result.seconds:.1f} s, {rate:.2f} Mpixel/s"
     )
     print(f"registration: {result.registration.text}")
+    if result.drifting > _WORTH_SAYING:
+        print(f"drifting: {result.drifting:.1%} of it differ from MS by more than 5 %")
+    if result.disagreeing > _WORTH_SAYING:
+        print(f"disagreeing: in {result.disagreeing:.1%} of it PAN and MS show different things")
+    if result.scores:
+        named = zip(
+            ("HQNR", "D_lambda,K", "D_S"), (result.scores[k] for k in ("hqnr", "d_lambda_k", "d_s")), strict=True
+        )
+        print("scores: " + ", ".join(f"{name} {value:.4f}" for name, value in named))
+    for path in (result.confidence, result.stac):
+        if path is not None:
+            print(f"also written: {path}")
+    for warning in result.warnings:
+        print(f"warning: {warning}")
 
 
 def _halo(text: str) -> int | str:

@@ -30,13 +30,17 @@ _RATIO_SLACK = 1.02  # a ratio of 6.01 is 6, written with rounded pixel sizes
 
 @dataclass(frozen=True)
 class FuserFacts:
-    """What did the work: method, and for a network its model, its hash, where and in which precision it ran."""
+    """What did the work: method, and for a network its model, its hash, where and in which precision it ran.
+
+    consistency: back-projections after it.
+    """
 
     method: str
     model: str | None = None
     model_sha256: str | None = None
     device: str = "cpu"
     precision: str = "fp32"
+    consistency: int = 0
 
 
 class Fuser(Protocol):
@@ -56,7 +60,7 @@ class NetworkFuser:
         check_ratio(scene, runner.spec)
         self._scene, self._runner, self._steps = scene, runner, consistency
         self.facts = FuserFacts(
-            NETWORK, runner.spec.name, runner.sha256, device=str(runner.device), precision=runner.precision
+            NETWORK, runner.spec.name, runner.sha256, str(runner.device), runner.precision, consistency
         )
         self.reach = runner.radius + consistency_reach(scene.ratio, consistency)
 
@@ -80,7 +84,7 @@ class FittedFuser:
         mtf = mtf_of(sensor or sensor_from_metadata(scene.metadata), scene.bands)
         self._scene, self._steps = scene, consistency
         self._fuser: ClassicalFuser = fit_classical(scene, method, mtf.ms, mtf.pan)
-        self.facts = FuserFacts(method)
+        self.facts = FuserFacts(method, consistency=consistency)
         # Windows are read with all that their pixels depend on.
         self.reach = consistency_reach(scene.ratio, consistency)
 

@@ -1,0 +1,97 @@
+"""Provenance: what a product was made of, by what and how, in the tags of its file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pancrafter_cli.raster.scene import Scene
+from pancrafter_cli.tasks.fusers import FuserFacts
+from pancrafter_cli.version import __version__
+
+_BLOCK = 8 << 20  # bytes
+_SECRET = re.compile(r"(?<=://)[^/\s'\"@]*@|\?[^\s'\"]*")  # of URLs: user and password, and what signs a request
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file that was read: name without folder, size in bytes and SHA-256; None where it is no local file."""
+
+    name: str
+    bytes: int | None
+    sha256: str | None
+
+
+@contextmanager
+def hashing(files: Sequence[Path]) -> Iterator[Future[tuple[InputFile, ...]]]:
+    """The input files with their hashes, read by a thread meanwhile; leaving the context stops it."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1, "hash") as pool:
+        try:
+            yield pool.submit(lambda: tuple(input_file(path, stop) for path in dict.fromkeys(files)))
+        finally:
+            stop.set()
+
+
+def input_file(path: Path, stop: threading.Event | None = None) -> InputFile:
+    """Size and hash of a file, read once from begin to end in small pieces; none when `stop` is set meanwhile."""
+    name = path.name
+    try:
+        if not path.is_file():
+            return InputFile(str(path).split("?")[0].rsplit("/")[-1], None, None)
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                if stop is not None and stop.is_set():
+                    return InputFile(name, path.stat().st_size, None)
+                digest.update(block)
+        return InputFile(name, path.stat().st_size, digest.hexdigest())
+    except OSError:
+        return InputFile(name, None, None)  # GDAL could read it, and that is what counts
+
+
+def method_tags(facts: FuserFacts, scene: Scene, tile: int, halo: int) -> dict[str, str]:
+    """How the product was made: versions, method, model and the numbers it depends on."""
+    tags = {
+        "PANCRAFTER_VERSION": __version__,
+        "PANCRAFTER_METHOD": facts.method,
+        "PANCRAFTER_CONSISTENCY": str(facts.consistency),
+        "PANCRAFTER_SCALE": f"{scene.statistics.scale:.9g}",
+        "PANCRAFTER_RATIO": f"{scene.ratio:.6g}",
+        "PANCRAFTER_TILE": str(tile),
+        "PANCRAFTER_HALO": str(halo),
+        "PANCRAFTER_DEVICE": facts.device,
+        "PANCRAFTER_PRECISION": facts.precision,
+    }
+    if facts.model is not None and facts.model_sha256 is not None:
+        tags |= {"PANCRAFTER_MODEL": facts.model, "PANCRAFTER_MODEL_SHA256": facts.model_sha256}
+    return tags
+
+
+def command_tags(command: Sequence[str]) -> dict[str, str]:
+    """The command line, less what URLs in it hold to be let in; nothing when there was none."""
+    return {"PANCRAFTER_COMMAND": shlex.join(_SECRET.sub("", word) for word in command)} if command else {}
+
+
+def input_tags(files: Sequence[InputFile]) -> dict[str, str]:
+    """The input files as JSON: a list of objects with name, bytes and sha256."""
+    listed = [{"name": f.name, "bytes": f.bytes, "sha256": f.sha256} for f in files]
+    return {"PANCRAFTER_INPUTS": json.dumps(listed)}
+
+
+def judgement_tags(drifting: float, disagreeing: float) -> dict[str, str]:
+    """The shares of the product that drift from MS, and where PAN and MS disagree."""
+    return {"PANCRAFTER_DRIFTING": f"{drifting:.4g}", "PANCRAFTER_DISAGREEING": f"{disagreeing:.4g}"}
+
+
+def score_tags(scores: Mapping[str, float]) -> dict[str, str]:
+    """Quality indices by name."""
+    return {f"PANCRAFTER_{name.upper()}": f"{value:.6g}" for name, value in scores.items()}
