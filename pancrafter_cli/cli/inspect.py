@@ -17,26 +17,37 @@ pancrafter inspect LC08_B8.TIF LC08_B4.TIF LC08_B3.TIF LC08_B2.TIF --json
 
 
 def command(
-    pan: Path = typer.Argument(..., help="PAN raster, one band."),
-    ms: list[Path] = typer.Argument(..., help="MS raster, or several rasters of one grid."),
+    pan: Path = typer.Argument(..., help="PAN raster, one band; or the folder of a product, alone."),
+    ms: list[Path] | None = typer.Argument(None, help="MS raster, or several rasters of one grid."),
     ratio: float | None = typer.Option(None, help="MS over PAN pixel size; only for files without georeferencing."),
     ms_origin: str | None = typer.Option(
         None, metavar="X,Y", help="MS upper-left corner in PAN pixels; only for files without georeferencing."
     ),
+    nodata: str | None = typer.Option(None, help="DN without data; auto: find undeclared collars."),
     displacement: bool = typer.Option(
         False, "--displacement", help="Show the shift in each window: x, y in MS pixels."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Say what `sharpen` would see: grids, ratio, overlap, nodata, measured shift, model, tiles, memory."""
+    from pancrafter_cli.raster.align import parse_nodata
     from pancrafter_cli.tasks.inspect import inspect_scene
 
-    facts = inspect_scene(pan, tuple(ms), ratio, parse_point(ms_origin, "--ms-origin"), displacement=displacement)
+    origin, missing = parse_point(ms_origin, "--ms-origin"), parse_nodata(nodata)
+    facts = inspect_scene(pan, tuple(ms or ()), ratio, origin, missing, displacement=displacement)
+        pan,
+        tuple(ms or ()),
+        ratio,
+        parse_point(ms_origin, "--ms-origin"),
+        parse_nodata(nodata),
+        displacement=displacement,
+    )
     if as_json:
         print_json(facts)
         return
     print_rows(
         [
+            ("product", facts.layout),
             ("PAN", f"{facts.pan_shape[1]} x {facts.pan_shape[0]} pixels, {facts.pan_dtype}"),
             ("MS", f"{facts.ms_shape[1]} x {facts.ms_shape[0]} pixels, {facts.bands} bands, {facts.dtype}"),
             ("bands", ", ".join(facts.band_names)),

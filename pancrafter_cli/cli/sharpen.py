@@ -21,6 +21,8 @@ pancrafter sharpen pan.tif ms.tif -o sharp.tif
 
 pancrafter sharpen LC08_B8.TIF LC08_B4.TIF LC08_B3.TIF LC08_B2.TIF -o sharp.tif
 
+pancrafter sharpen LC08_L1TP_199030_20200101_20200101_02_T1/ -o sharp.tif
+
 pancrafter sharpen pan.tif ms.tif -o sharp.tif --device cuda --json
 
 pancrafter sharpen pan.tif ms.tif -o sharp.tif --confidence sharp-confidence.tif --score --stac
@@ -38,8 +40,8 @@ class PrecisionChoice(StrEnum):
 
 
 def command(
-    pan: Path = typer.Argument(..., help="PAN raster, one band."),
-    ms: list[Path] = typer.Argument(..., help="MS raster; or several rasters of one grid, in the order of bands."),
+    pan: Path = typer.Argument(..., help="PAN raster, one band; or the folder of a product, alone."),
+    ms: list[Path] | None = typer.Argument(None, help="MS raster; or several of one grid, in the order of bands."),
     output: Path = typer.Option(..., "-o", "--output", help="GeoTIFF to write."),
     method: str = typer.Option(
         "network", help="network, or classical: exp, brovey, gsa, mtf-glp-fs, mtf-glp-hpm-r, bdsd-pc."
@@ -68,6 +70,9 @@ def command(
     ms_origin: str | None = typer.Option(
         None, metavar="X,Y", help="MS upper-left corner in PAN pixels; only for files without georeferencing."
     ),
+    nodata: str | None = typer.Option(
+        None, help="DN without data in place of what the files declare; auto: find undeclared collars."
+    ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace an existing output."),
     progress: bool | None = typer.Option(
         None, "--progress/--no-progress", help="Progress bar on stderr; default: on a terminal."
@@ -75,6 +80,7 @@ def command(
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Sharpen MS with PAN: a GeoTIFF with all MS bands on the PAN grid."""
+    from pancrafter_cli.raster.align import parse_nodata
     from pancrafter_cli.tasks.register import parse_registration
     from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
 
@@ -82,7 +88,7 @@ def command(
         raise UsageError(f"--no-consistency and --consistency {consistency} exclude each other", "leave out one")
     options = SharpenOptions(
         pan=pan,
-        ms=tuple(ms),
+        ms=tuple(ms or ()),
         output=output,
         method=method,
         model=model,
@@ -95,6 +101,7 @@ def command(
         registration=parse_registration(registration),
         ratio=ratio,
         ms_origin=parse_point(ms_origin, "--ms-origin"),
+        nodata=parse_nodata(nodata),
         overwrite=overwrite,
         confidence=confidence,
         score=score,
@@ -118,6 +125,7 @@ def _print(result: SharpenResult) -> None:
         f"ratio {result.ratio:.4g}, {100 * result.valid:.1f} % valid; {name} on {fuser.device} "
         f"({fuser.precision}), {result.seconds:.1f} s, {rate:.2f} Mpixel/s"
     )
+    print(f"product: {result.layout}")
     print(f"registration: {result.registration.text}")
     if result.drifting > _WORTH_SAYING:
         print(f"drifting: {result.drifting:.1%} of it differ from MS by more than 5 %")

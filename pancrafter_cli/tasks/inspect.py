@@ -16,7 +16,9 @@ from pancrafter_cli.geometry.registration import summarise, window_shifts
 from pancrafter_cli.geometry.resample import apply_weights
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
 from pancrafter_cli.geometry.tiling import Tiling
+from pancrafter_cli.raster.align import Nodata
 from pancrafter_cli.raster.crs import crs_name
+from pancrafter_cli.raster.products import find_product
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.tasks.fusers import check_ratio
 from pancrafter_cli.tasks.register import Registration, judge
@@ -36,6 +38,7 @@ class SceneFacts:
     passes: how often a tile goes through the network to cover all bands.
     """
 
+    layout: str
     pan_shape: tuple[int, int]
     pan_dtype: str
     pan_pixel: tuple[float, float]
@@ -68,14 +71,17 @@ def inspect_scene(
     ms: tuple[Path, ...],
     ratio: float | None = None,
     ms_origin: tuple[float, float] | None = None,
+    nodata: Nodata | None = None,
     *,
     displacement: bool = False,
 ) -> SceneFacts:
-    """Facts of a scene; `displacement` asks for the shift of every window.
+    """Facts of a scene, or of the product in the folder `pan`; `displacement` asks for the shift of every window.
 
     Raises RasterError, GeometryError or UsageError where `sharpen` would, but for a shift that `sharpen` refuses.
     """
-    with open_scene(pan, ms, SceneOptions(ratio=ratio, ms_origin=ms_origin)) as scene:
+    product = find_product([pan, *ms])
+    options = SceneOptions(ratio, ms_origin, nodata, product.band_names)
+    with open_scene(product.pan, product.ms, options) as scene:
         spec = read_spec(resolve(DEFAULT_MODEL))
         check_ratio(scene, spec)
         tiling = Tiling(DEFAULT_TILE, DEFAULT_HALO, DEFAULT_BLEND)
@@ -84,6 +90,7 @@ def inspect_scene(
         registered = scene.with_shift(shift.dx, shift.dy) if shift.applied else scene
         rows, cols = scene.grid.shape
         return SceneFacts(
+            layout=product.layout,
             pan_shape=scene.pan_grid.shape,
             pan_dtype=scene.pan_dtype,
             pan_pixel=scene.pan_grid.pixel_size,
@@ -99,7 +106,7 @@ def inspect_scene(
             overlap=rows * cols / (scene.pan_grid.width * scene.pan_grid.height),
             nodata=scene.nodata,
             valid=scene.statistics.valid_fraction,
-            sensor=sensor_from_metadata(scene.metadata),
+            sensor=product.sensor or sensor_from_metadata(scene.metadata),
             scale=scene.statistics.scale,
             correlation=_correlation(registered),
             shift=shift,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from pancrafter_cli.errors import UsageError
 from pancrafter_cli.geometry.tiling import STRIDE, Blender, Tile, Tiling
+from pancrafter_cli.raster.align import Nodata
 from pancrafter_cli.raster.outputs import ProductWriter, check_beside, product_writers
+from pancrafter_cli.raster.products import find_product
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.raster.stac import check_item
 from pancrafter_cli.raster.writer import TILE, check_output
@@ -60,12 +62,14 @@ _BYTES_PER_BAND = 68
 class SharpenOptions:
     """What to sharpen and how.
 
-    ms: one multi-band file or several files of one grid. method: "network" or a classical one. model: a shipped name
-    or a path, None for the default; device, precision: of the network. sensor: whose MTF classical methods assume.
+    pan may be the folder of a product, ms is then empty; else ms is one multi-band file or several of one grid.
+    method: "network" or a classical one. model: a shipped name or a path, None for the default; device, precision: of
+    the network. sensor: whose MTF classical methods assume.
     tile, halo, blend: PAN pixels; halo "full" is all that can change a pixel. consistency: back-projections onto MS,
     by default 5 for the network and none for classical methods. registration: "auto" measures how far MS lies off
     PAN and corrects it, "off" does not, (x, y) are MS pixels by which MS content lies further right and down.
-    ratio, ms_origin: for files without georeferencing.
+    ratio, ms_origin: for files without georeferencing. nodata: DN in place of what the files declare, or "auto" to find
+    undeclared collars. band_names: of bands that their files do not name.
     confidence: where to write the confidence layer, None for nowhere. score: measure HQNR and its parts on the product.
     stac: write a STAC item beside it. command: the command line, for the product's tags.
     """
@@ -85,6 +89,8 @@ class SharpenOptions:
     registration: Choice = DEFAULT_REGISTRATION
     ratio: float | None = None
     ms_origin: tuple[float, float] | None = None
+    nodata: Nodata | None = None
+    band_names: tuple[str, ...] = ()
     overwrite: bool = False
     confidence: Path | None = None
     score: bool = False
@@ -96,12 +102,14 @@ class SharpenOptions:
 class SharpenResult:
     """What was written and how: sizes in pixels, `seconds` of wall time, `valid` the share of pixels with data.
 
-    drifting: share of the MS pixels from which the product, degraded, differs by more than 5 %; disagreeing: share of
-    those where PAN is not what MS predicts, as under clouds that only one has seen. scores: full-resolution indices by
-    name, empty if not asked for; warnings: what could not be done.
+    layout: what kind of product the files were taken for. drifting: share of the MS pixels from which the product,
+    degraded, differs by more than 5 %; disagreeing: share of those where PAN is not what MS predicts, as under clouds
+    that only one has seen. scores: full-resolution indices by name, empty if not asked for; warnings: what could not
+    be done.
     """
 
     output: Path
+    layout: str
     width: int
     height: int
     bands: int
@@ -129,6 +137,7 @@ def sharpen_scene(options: SharpenOptions, progress: Progress = lambda done, tot
     A finished product that cannot be scored or described is kept, with a warning.
     """
     began = time.monotonic()
+    options, layout = _resolved(options)
     _check_outputs(options)
     check_method(options.method)
     # A wrong model or device is told before a large scene is measured.
@@ -155,6 +164,7 @@ def sharpen_scene(options: SharpenOptions, progress: Progress = lambda done, tot
         after = _finish(options, scene, registration, tags)
         return SharpenResult(
             output=options.output,
+            layout=layout,
             width=scene.grid.width,
             height=scene.grid.height,
             bands=scene.bands,
@@ -284,7 +294,14 @@ def _finish(options: SharpenOptions, scene: Scene, registration: Registration, t
 
 
 def _scene_options(options: SharpenOptions) -> SceneOptions:
-    return SceneOptions(ratio=options.ratio, ms_origin=options.ms_origin)
+    return SceneOptions(options.ratio, options.ms_origin, options.nodata, options.band_names)
+
+
+def _resolved(options: SharpenOptions) -> tuple[SharpenOptions, str]:
+    """The options with the files of the product that was named, and how they were recognised."""
+    product = find_product([options.pan, *options.ms])
+    sensor, names = options.sensor or product.sensor, options.band_names or product.band_names
+    return replace(options, pan=product.pan, ms=product.ms, sensor=sensor, band_names=names), product.layout
 
 
 def _check_outputs(options: SharpenOptions) -> None:
