@@ -35,13 +35,6 @@ def command(
 
     origin, missing = parse_point(ms_origin, "--ms-origin"), parse_nodata(nodata)
     facts = inspect_scene(pan, tuple(ms or ()), ratio, origin, missing, displacement=displacement)
-        pan,
-        tuple(ms or ()),
-        ratio,
-        parse_point(ms_origin, "--ms-origin"),
-        parse_nodata(nodata),
-        displacement=displacement,
-    )
     if as_json:
         print_json(facts)
         return
