@@ -17,8 +17,8 @@ pancrafter inspect LC08_B8.TIF LC08_B4.TIF LC08_B3.TIF LC08_B2.TIF --json
 
 
 def command(
-    pan: Path = typer.Argument(..., help="PAN raster, one band; or the folder of a product, alone."),
-    ms: list[Path] | None = typer.Argument(None, help="MS raster, or several rasters of one grid."),
+    pan: Path = typer.Argument(..., readable=False, help="PAN raster, one band; or the folder of a product, alone."),
+    ms: list[Path] | None = typer.Argument(None, readable=False, help="MS raster, or several rasters of one grid."),
     ratio: float | None = typer.Option(None, help="MS over PAN pixel size; only for files without georeferencing."),
     ms_origin: str | None = typer.Option(
         None, metavar="X,Y", help="MS upper-left corner in PAN pixels; only for files without georeferencing."

@@ -40,8 +40,10 @@ class PrecisionChoice(StrEnum):
 
 
 def command(
-    pan: Path = typer.Argument(..., help="PAN raster, one band; or the folder of a product, alone."),
-    ms: list[Path] | None = typer.Argument(None, help="MS raster; or several of one grid, in the order of bands."),
+    pan: Path = typer.Argument(..., readable=False, help="PAN raster, one band; or the folder of a product, alone."),
+    ms: list[Path] | None = typer.Argument(
+        None, readable=False, help="MS raster; or several of one grid, in the order of bands."
+    ),
     output: Path = typer.Option(..., "-o", "--output", help="GeoTIFF to write."),
     method: str = typer.Option(
         "network", help="network, or classical: exp, brovey, gsa, mtf-glp-fs, mtf-glp-hpm-r, bdsd-pc."

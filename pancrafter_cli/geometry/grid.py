@@ -103,7 +103,8 @@ def is_axis_aligned(target: Grid, source: Grid) -> bool:
 def grid_map(target: Grid, source: Grid) -> GridMap:
     """Exact relation of two grids in one CRS whose axes are parallel.
 
-    Raises GeometryError when they are rotated or sheared against each other; such a source is warped first.
+    Raises GeometryError when they are rotated or sheared against each other (such a source is warped first), and
+    when numbers cannot hold the relation.
     """
     if not is_axis_aligned(target, source):
         raise GeometryError(
@@ -111,6 +112,11 @@ def grid_map(target: Grid, source: Grid) -> GridMap:
             "warp one of them onto axes parallel to the other first",
         )
     m = ~source.transform @ target.transform
+    if not all(math.isfinite(v) for v in m[:6]) or m.a * m.e == 0:
+        raise GeometryError(
+            "the two grids differ so much in size or place that one cannot be counted in pixels of the other",
+            "check the geotransforms of both files (gdalinfo shows them)",
+        )
     return GridMap(
         rows=AxisMap(m.e, m.f, target.height, source.height),
         cols=AxisMap(m.a, m.c, target.width, source.width),
@@ -120,7 +126,9 @@ def grid_map(target: Grid, source: Grid) -> GridMap:
 def overlap(axis: AxisMap) -> tuple[int, int]:
     """Target pixels [start, stop) whose centres fall inside the source; start == stop when there are none."""
     ends = sorted((-axis.offset / axis.scale, (axis.src_size - axis.offset) / axis.scale))
+    # Far ends may be infinite.
+    low, high = (min(max(end, -1.0), axis.dst_size + 1.0) for end in ends)
     # Pixel k has its centre at k + 0.5; the epsilon keeps exact edges from flipping with rounding.
-    start = max(0, math.ceil(ends[0] - 0.5 - 1e-9))
-    stop = min(axis.dst_size, math.floor(ends[1] - 0.5 + 1e-9) + 1)
+    start = max(0, math.ceil(low - 0.5 - 1e-9))
+    stop = min(axis.dst_size, math.floor(high - 0.5 + 1e-9) + 1)
     return (start, stop) if stop > start else (0, 0)

@@ -16,7 +16,7 @@ from pancrafter_cli.raster.stack import BandStack, Readable
 from pancrafter_cli.raster.turns import turned_to
 from pancrafter_cli.raster.warp import WarpedRaster, largest_move, parallel_grid
 
-MIN_RATIO = 1.05
+MIN_RATIO, MAX_RATIO = 1.05, 100.0  # what is read of PAN at a time grows with the ratio
 _MIN_IMPLIED_RATIO = 1.5  # below this, sizes alone are no sign of a PAN and MS pair
 _SAME_PLACE_PIXELS = 0.01
 
@@ -91,7 +91,7 @@ def place(pan: RasterFile, ms: BandStack, options: SceneOptions) -> Placement:
 def overlap_window(pan: RasterFile, ms: BandStack, grid: Grid) -> tuple[int, int, int, int]:
     """(row, column, height, width) of the PAN pixels whose centre lies inside `grid`, that of MS.
 
-    Raises GeometryError when PAN is not finer than MS and when there are no such pixels.
+    Raises GeometryError when PAN is not finer than MS or far finer, and when there are no such pixels.
     """
     relation = grid_map(pan.grid, grid)
     if relation.ratio < MIN_RATIO:
@@ -99,6 +99,12 @@ def overlap_window(pan: RasterFile, ms: BandStack, grid: Grid) -> tuple[int, int
             f"PAN is not finer than MS: the pixel of {pan.path} is {_size(pan.grid)}, "
             f"that of {ms.path} is {_size(grid)}",
             "PAN comes first; the files may be swapped",
+        )
+    widest = max(1 / abs(axis.scale) for axis in (relation.rows, relation.cols))
+    if widest > MAX_RATIO:
+        raise GeometryError(
+            f"an MS pixel is {widest:.5g} times as long as a PAN pixel; expected at most {MAX_RATIO:g}",
+            "check the geotransforms of both files (gdalinfo shows them)",
         )
     (top, bottom), (left, right) = overlap(relation.rows), overlap(relation.cols)
     if bottom <= top or right <= left:
@@ -167,8 +173,8 @@ def _check_both_say(pan: RasterFile, ms: BandStack) -> None:
 def _told_grid(pan: Grid, ms: Grid, options: SceneOptions) -> Grid:
     """Make the grid of MS in PAN pixels from the options or, without them, from the sizes alone."""
     ratio, origin = options.ratio, options.ms_origin
-    if ratio is not None and not (math.isfinite(ratio) and ratio >= MIN_RATIO):
-        raise UsageError(f"--ratio {ratio} is not possible", f"give a number of at least {MIN_RATIO}")
+    if ratio is not None and not MIN_RATIO <= ratio <= MAX_RATIO:
+        raise UsageError(f"--ratio {ratio} is not possible", f"give a number from {MIN_RATIO} to {MAX_RATIO:g}")
     if origin is not None and not all(math.isfinite(v) for v in origin):
         raise UsageError(f"--ms-origin {origin} is not possible", "give two finite numbers, X,Y in PAN pixels")
     steps = (ratio, ratio) if ratio is not None else _implied_steps(pan, ms)
@@ -193,8 +199,9 @@ def _implied_steps(pan: Grid, ms: Grid) -> tuple[float, float] | None:
     ratio = math.sqrt(across * down)
     whole = float(round(ratio))
     for step_x, step_y, common in ((whole, whole, whole), (across, down, ratio)):
-        fits = abs(pan.width / common - ms.width) <= 1 and abs(pan.height / common - ms.height) <= 1
-        if common >= _MIN_IMPLIED_RATIO and fits:
+        if common < _MIN_IMPLIED_RATIO:  # 0 even, when rounded
+            continue
+        if abs(pan.width / common - ms.width) <= 1 and abs(pan.height / common - ms.height) <= 1:
             return step_x, step_y
     return None
 

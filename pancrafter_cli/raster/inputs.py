@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +15,12 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from pancrafter_cli.errors import GeometryError, RasterError
 from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.raster.collar import Collar, find_collar
-from pancrafter_cli.raster.env import opening, reading
+from pancrafter_cli.raster.env import GDAL_FAILURES, opening, reading
 from pancrafter_cli.raster.landsat import FILL_BIT, SURFACE_OFFSET, SURFACE_SCALE, landsat_band, quality_file
 from pancrafter_cli.raster.paths import gdal_name, is_local
 from pancrafter_cli.raster.spec import DTYPES, BandFacts, as_dtype
@@ -28,6 +29,7 @@ from pancrafter_cli.raster.windows import spread_windows
 
 Block = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
+_MOST_BANDS = 1024  # more than any imager has; all of a tile's are in memory at a time
 _ALPHA_WINDOW = 128
 _ALPHA_WINDOWS = 64
 # Interpretations that would be wrong or unwritable on a sharpened band.
@@ -126,11 +128,8 @@ def open_raster(path: Path) -> RasterFile:
     A Landsat band brings the QA_PIXEL file beside it, whose fill counts. Raises RasterError when the input is missing,
     no raster, empty, or of a dtype that is not supported, and GeometryError when its transform is degenerate.
     """
-    local = is_local(path)
-    if local and not path.exists():
-        raise RasterError(f"{path}: no such file", "check the name and the folder")
-    if local and path.is_dir():
-        raise RasterError(f"{path}: is a folder", "name the PAN and MS files in it, or give the product's folder alone")
+    if is_local(path):
+        _check_file(path)
     with ExitStack() as opened:
         dataset = _open(path)
         opened.callback(dataset.close)
@@ -143,12 +142,33 @@ def open_raster(path: Path) -> RasterFile:
     return file
 
 
+def _check_file(path: Path) -> None:
+    """Raise RasterError when a local name does not lead to a file that may be read."""
+    try:
+        os.fspath(path).encode()
+        mode = path.stat().st_mode
+    except UnicodeEncodeError as error:
+        raise RasterError(f"{path}: is not a name in UTF-8, as GDAL expects", "rename the file") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RasterError(f"{path}: no such file", "check the name and the folder") from error
+    except OSError as error:
+        raise RasterError(f"{path}: cannot be opened: {error.strerror}", "check the name and the folder") from error
+    if stat.S_ISDIR(mode):
+        raise RasterError(f"{path}: is a folder", "name the PAN and MS files in it, or give the product's folder alone")
+    if not stat.S_ISREG(mode):  # GDAL would wait for ever on a pipe
+        raise RasterError(
+            f"{path}: is not a file", "rasters are read in any order: write what a pipe or a device gives to a file"
+        )
+    if not os.access(path, os.R_OK):
+        raise RasterError(f"{path}: cannot be opened: Permission denied", "ask its owner for the permission to read it")
+
+
 def _open(path: Path) -> Any:
     """GDAL's dataset. Raises RasterError when there is none or it holds no raster of its own."""
     try:
         with opening():
             dataset = rasterio.open(gdal_name(path))
-    except (RasterioError, OSError) as error:
+    except GDAL_FAILURES as error:
         if not is_local(path):
             raise RasterError(
                 f"{path}: cannot be opened: {error.__cause__ or error}",
@@ -166,6 +186,13 @@ def _open(path: Path) -> Any:
         raise RasterError(
             f"{path}: holds {len(parts)} rasters and none by itself" + (f": {shown}" if parts else ""),
             "name one of them instead of the file",
+        )
+    if dataset.count > _MOST_BANDS:
+        bands = dataset.count
+        dataset.close()
+        raise RasterError(
+            f"{path}: has {bands} bands; expected at most {_MOST_BANDS}",
+            "cut out those to sharpen with: gdal_translate -b 1 -b 2 ... IN OUT",
         )
     return dataset
 

@@ -58,7 +58,7 @@ def find_product(paths: Sequence[Path]) -> ProductFiles:
     one recognisable pair; folders are searched 3 levels deep. Raises UsageError for paths that are no scene and
     RasterError when a folder holds none, more than one, or a part of one; the message lists what was seen.
     """
-    folders = [path for path in paths if is_local(path) and path.is_dir()]
+    folders = [path for path in paths if is_local(path) and os.path.isdir(path)]  # noqa: PTH112 - never raises
     if not folders:
         if len(paths) < 2:
             given = f"only {paths[0]} is given" if paths else "no file is given"

@@ -51,7 +51,7 @@ def fit_classical(scene: Scene, method: str, gains: Sequence[float], pan_gain: f
     """Fit a method to a scene: to all of it, or to windows of 4 million PAN pixels in all spread evenly over it.
 
     gains: MTF at MS Nyquist of each band; pan_gain: that of PAN. Raises UsageError when there is no such method
-    and RasterError when too few pixels are valid in PAN and all bands.
+    and RasterError when too few pixels are valid in PAN and all bands, or their sums overflow.
     """
     if method == "exp":
         return ClassicalFuser(Unsharpened(), tuple(gains))
@@ -66,7 +66,13 @@ def fit_classical(scene: Scene, method: str, gains: Sequence[float], pan_gain: f
             f"'{method}' is fitted to {least} or more",
             "check the nodata values and masks of both (gdalinfo -stats shows them)",
         )
-    return ClassicalFuser(fit(method, sampler.result()), tuple(gains))
+    moments = sampler.result()
+    if not (np.isfinite(moments.fine.scatter).all() and np.isfinite(moments.coarse.scatter).all()):
+        raise RasterError(
+            f"'{method}' cannot be fitted: PAN or MS hold numbers so large that sums of them overflow",
+            "declare fill values as nodata, or divide both files by a constant",
+        )
+    return ClassicalFuser(fit(method, moments), tuple(gains))
 
 
 def _sampled(scene: Scene, windows: Iterator[Window], gains: Sequence[float], pan_gain: float) -> SceneSampler:

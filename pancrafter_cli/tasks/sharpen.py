@@ -228,12 +228,12 @@ def make_tiling(
         halo = reach
     if not isinstance(halo, int) or halo < 0:
         raise UsageError(f"--halo {halo}: expected a number of PAN pixels or 'full'", "leave it out")
-    if not 0 < blend <= tile // 2:
-        raise UsageError(f"blend {blend}: expected 1 to {tile // 2} PAN pixels", "leave it out")
     if tile < TILE or tile % TILE:
         raise UsageError(
             f"--tile {tile}: tiles are multiples of {TILE} pixels", f"use {DEFAULT_TILE}, or {TILE} to save memory"
         )
+    if not 0 < blend <= tile // 2:
+        raise UsageError(f"blend {blend}: expected 1 to {tile // 2} PAN pixels", "leave it out")
     return Tiling(tile, -(-min(halo, reach) // STRIDE) * STRIDE, blend)
 
 
