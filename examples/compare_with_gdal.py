@@ -3,9 +3,9 @@
 
     python examples/compare_with_gdal.py SCENES_DIR gf2-rr-val vhr-henan --model universal-small
 
-Every scene is a folder with pan.tif and ms.tif, reduced as `pancrafter eval` does it: PAN and MS are registered,
-MS is the truth, PAN is brought to its grid, MS is degraded. Where a gt.tif exists it is the truth and PAN is used as it
-is. The reduced scene is written as GeoTIFFs, and each method works on those files.
+Every scene is a folder with pan.tif and ms.tif, reduced as `pancrafter eval` does it: MS is the truth, PAN is brought
+to its grid, MS is degraded. Where a gt.tif exists it is the truth and PAN is used as it is. The reduced scene is
+written as GeoTIFFs, and each method works on those files.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ VRT = """<VRTDataset subClass="VRTPansharpenedDataset">
 </VRTDataset>"""
 
 
-def load(folder: Path) -> Pair:
+def load(folder: Path, *, registered: bool) -> Pair:
     """The scene, reduced."""
     with open_scene(folder / "pan.tif", [folder / "ms.tif"]) as opened:
-        scene, _ = register(opened)
+        scene, _ = register(opened, "auto" if registered else "off")
         gains = mtf_of(sensor_from_metadata(scene.metadata), scene.bands).ms
         if (folder / "gt.tif").exists():
             return referenced_pair(folder, gains)
@@ -69,10 +69,11 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("scenes", nargs="+")
     parser.add_argument("--model", default="universal-small")
+    parser.add_argument("--registered", action="store_true", help="register PAN and MS before they are reduced")
     options = parser.parse_args()
     print("| scene | method | ERGAS | SAM (degrees) |\n|---|---|---|---|")
     for name in options.scenes:
-        pair = load(options.root / name)
+        pair = load(options.root / name, registered=options.registered)
         with tempfile.TemporaryDirectory() as work:
             pan, ms, _ = write_pair(pair, Path(work))
             images = {}
