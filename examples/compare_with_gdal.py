@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("scenes", nargs="+")
     parser.add_argument("--model", default="universal-small")
+    parser.add_argument("--consistency", type=int, help="back-projections of the model; default: those of sharpen")
     parser.add_argument("--registered", action="store_true", help="register PAN and MS before they are reduced")
     options = parser.parse_args()
     print("| scene | method | ERGAS | SAM (degrees) |\n|---|---|---|---|")
@@ -79,7 +80,10 @@ def main() -> None:
             images = {}
             for label, given in (
                 ("cubic", {"method": "exp"}),
-                (f"pancrafter {Path(options.model).stem}", {"model": options.model}),
+                (
+                    f"pancrafter {Path(options.model).stem}",
+                    {"model": options.model, "consistency": options.consistency},
+                ),
             ):
                 result = Path(work) / f"{len(images)}.tif"
                 # The truth lies where MS says, and so must what is compared with it.
