@@ -25,7 +25,7 @@ def command(
     """Write a model as ONNX, for `sharpen --model FILE.onnx` without torch; compared with torch before it is kept."""
     from pancrafter_cli.runtime.installed import require
 
-    require("torch", "onnx", "onnxruntime")
+    require("torch", "onnx", "onnxruntime", hint="pip install 'pancrafter[export]'")
     from pancrafter_cli.tasks.export import ExportOptions, export_model
 
     result = export_model(ExportOptions(output, model, overwrite))

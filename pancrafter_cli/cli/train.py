@@ -50,7 +50,7 @@ def command(
             "neither a recipe nor a model to start from is given",
             "name a TOML file (examples/ has some), or adapt a model with --from universal-small",
         )
-    require("torch")
+    require("torch", hint="pip install 'pancrafter[train]'")
     from pancrafter_cli.tasks.train import train
 
     folder = run or Path("runs") / recipe.name

@@ -174,7 +174,7 @@ def network_runner(
     if exported or runtime == "onnx":
         return _onnx_runner(name, device, precision)
     resolve(name)  # a wrong name is told before torch, which takes a second to load
-    require("torch")
+    require("torch", hint="pip install 'pancrafter[torch]'; or 'pancrafter[onnx]', and sharpen with --runtime onnx")
     from pancrafter_cli.runtime.torch_runner import TorchRunner, pick_device
     from pancrafter_cli.zoo import load_model
 
@@ -184,7 +184,7 @@ def network_runner(
 
 def _onnx_runner(name: str, device: str, precision: Precision) -> Runner:
     path = resolve_onnx(name)
-    require("onnxruntime")
+    require("onnxruntime", hint="pip install 'pancrafter[onnx]'")
     from pancrafter_cli.runtime.onnx_runner import OnnxRunner
 
     runner = OnnxRunner(path, device, precision)
