@@ -45,10 +45,9 @@ class OnnxSession:
         except OSError as error:
             raise ModelError(f"{path}: cannot be read: {error.strerror or error}", "give another file") from error
         self.sha256 = hashlib.sha256(content).hexdigest()
-        check_published(path, self.sha256)
         self._session, self.device = _open(content, path, device)
         facts = self._session.get_modelmeta().custom_metadata_map
-        self.spec, self.weights_sha256 = _checked_spec(self._session, facts, path), facts.get(WEIGHTS_KEY, "")
+        self.spec, self.weights_sha256 = _checked_spec(self._session, facts, path), facts[WEIGHTS_KEY]
 
     def run(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:
         """(B, C, H, W) each, in DN / scale; returns (B, C, H, W). Raises DeviceError, ModelError."""
@@ -75,6 +74,7 @@ class OnnxRunner:
         if precision not in ("auto", "fp32"):
             raise UsageError(f"precision '{precision}' is not for ONNX models, which run in fp32", "leave it out")
         self._session = OnnxSession(path, device)
+        check_published(path, self._session.sha256)
         self.device, self.spec = self._session.device, self._session.spec
         self.sha256 = self._session.weights_sha256
         self.onnx_sha256: str | None = self._session.sha256
@@ -100,17 +100,18 @@ def _open(content: bytes, path: Path, device: str) -> tuple[Any, str]:
         session, reason = _cuda_session(content, index)
         if session is not None:
             return session, f"cuda:{index}"
-        if device != "auto":
-            raise DeviceError(
-                f"device '{device}' was asked for, but ONNX Runtime's CUDA provider does not run here: {reason}",
-                "use --device cpu; or install a driver and `pip install 'onnxruntime-gpu[cuda,cudnn]'`",
-            )
     try:
-        return _session(content, [_CPU]), "cpu"
+        session = _session(content, [_CPU])
     except _FAILURES as error:
         raise ModelError(
             f"{path}: not a readable ONNX model: {_first_line(error)}", "the file is damaged; export it again"
         ) from error
+    if device not in ("auto", "cpu"):
+        raise DeviceError(
+            f"device '{device}' was asked for, but ONNX Runtime's CUDA provider does not run here: {reason}",
+            "use --device cpu; or install a driver and `pip install 'onnxruntime-gpu[cuda,cudnn]'`",
+        )
+    return session, "cpu"
 
 
 def _cuda_session(content: bytes, index: int) -> tuple[Any, str]:
@@ -149,21 +150,24 @@ def _threads() -> int:
 
 def _checked_spec(session: Any, facts: Mapping[str, str], path: Path) -> ModelSpec:
     """The spec in a file's metadata; raises ModelError when there is none or it is not that of the graph."""
-    if SPEC_KEY not in facts:
+    if not {SPEC_KEY, WEIGHTS_KEY} <= facts.keys():
         raise ModelError(
             f"{path}: no PAN-Crafter model in this file's metadata", "use a file that `pancrafter export` wrote"
         )
     spec = parse_spec(facts[SPEC_KEY], path)
     pan = spec.config.pan_channels
-    expected = {"mpan": [pan], "lms": [spec.bands], "lpan": [pan]}
-    found = {image.name: image.shape[1:2] for image in session.get_inputs()}
+    expected = dict(zip(INPUTS, (pan, spec.bands, pan), strict=True))
+    found = {image.name: image.shape[1] if len(image.shape) == 4 else None for image in session.get_inputs()}
     if found != expected or [image.name for image in session.get_outputs()] != [OUTPUT]:
-        said, is_ = (", ".join(f"{k} {v[0] if v else '?'}" for k, v in c.items()) for c in (expected, found))
         raise ModelError(
-            f"{path}: its metadata name inputs of other bands than its graph takes ({said}; found {is_})",
+            f"{path}: its metadata tell of inputs with {_counts(expected)} bands, its graph takes {_counts(found)}",
             "the file was changed; export it again",
         )
     return spec
+
+
+def _counts(bands: Mapping[str, int | None]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in bands.items())
 
 
 def _first_line(error: Exception) -> str:
