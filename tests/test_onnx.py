@@ -24,7 +24,7 @@ from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.tasks.fusers import make_fuser, network_runner
 from pancrafter_cli.tasks.sharpen import sharpened_tiles
-from pancrafter_cli.zoo import ModelSpec, file_sha256, load_model, save_model
+from pancrafter_cli.zoo import ModelSpec, file_sha256, list_models, load_model, save_model
 from tests.pairs import write_pair
 
 onnx = pytest.importorskip("onnx", reason="exporting needs the package onnx")
@@ -266,7 +266,10 @@ def no_sense(graph: Any) -> None:
             lambda model, to: edited(model, to, lambda graph: graph.ClearField("metadata_props")),
             "no PAN-Crafter model in this file's metadata",
         ),
-        (lambda model, to: edited(model, to, other_bands), "mpan 3, lms 3, lpan 3; found mpan 4, lms 4, lpan 4"),
+        (
+            lambda model, to: edited(model, to, other_bands),
+            "lpan 3 bands, its graph takes mpan 4, lms 4, lpan 4",
+        ),
         (lambda model, to: edited(model, to, no_sense), "its header says config.width"),
     ],
     ids=["empty", "noise", "cut", "no metadata", "other bands", "no sense"],
@@ -302,6 +305,12 @@ def test_a_model_that_was_not_exported_names_the_command(tmp_path: Path) -> None
     with pytest.raises(UsageError) as raised:
         network_runner(str(weights), "cpu", runtime="onnx")
     assert f"pancrafter export {weights}" in raised.value.hint
+
+
+def test_shipped_models_run_with_both_runtimes() -> None:
+    for entry in list_models():
+        runner = network_runner(entry.path.parent.name, "cpu", runtime="onnx")  # refuses what is stale or damaged
+        assert (runner.spec, runner.sha256) == (entry.spec, entry.sha256)
 
 
 def test_an_export_of_other_weights_is_not_taken_for_these(model: Path, tmp_path: Path) -> None:
