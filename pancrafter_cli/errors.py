@@ -43,6 +43,10 @@ class DeviceError(PancrafterError):
     """The requested device or precision is not available here, or ran out of memory."""
 
 
+class InstallError(PancrafterError):
+    """A library that this task needs is not installed, or cannot be loaded."""
+
+
 class TrainingError(PancrafterError):
     """Training cannot start, cannot go on, or cannot be resumed."""
 

@@ -71,9 +71,13 @@ def method_tags(facts: FuserFacts, scene: Scene, tile: int, halo: int) -> dict[s
         "PANCRAFTER_DEVICE": facts.device,
         "PANCRAFTER_PRECISION": facts.precision,
     }
-    if facts.model is not None and facts.model_sha256 is not None:
-        tags |= {"PANCRAFTER_MODEL": facts.model, "PANCRAFTER_MODEL_SHA256": facts.model_sha256}
-    return tags
+    of_model = {
+        "PANCRAFTER_MODEL": facts.model,
+        "PANCRAFTER_MODEL_SHA256": facts.model_sha256,
+        "PANCRAFTER_RUNTIME": facts.runtime,
+        "PANCRAFTER_ONNX_SHA256": facts.onnx_sha256,
+    }
+    return tags | {name: value for name, value in of_model.items() if value is not None}
 
 
 def command_tags(command: Sequence[str]) -> dict[str, str]:

@@ -27,6 +27,8 @@ from pancrafter_cli.tasks.fusers import (
     NETWORK,
     Fuser,
     FuserFacts,
+    Runner,
+    Runtime,
     check_method,
     make_fuser,
     network_runner,
@@ -64,7 +66,8 @@ class SharpenOptions:
 
     pan may be the folder of a product, ms is then empty; else ms is one multi-band file or several of one grid.
     method: "network" or a classical one. model: a shipped name or a path, None for the default; device, precision: of
-    the network. sensor: whose MTF classical methods assume.
+    the network; runtime: "torch" or "onnx", by default as the model's file needs. sensor: whose MTF classical methods
+    assume.
     tile, halo, blend: PAN pixels; halo "full" is all that can change a pixel. consistency: back-projections onto MS,
     by default 5 for the network and none for classical methods. registration: "auto" measures how far MS lies off
     PAN and corrects it, "off" does not, (x, y) are MS pixels by which MS content lies further right and down.
@@ -81,6 +84,7 @@ class SharpenOptions:
     model: str | None = None
     device: str = "auto"
     precision: Precision = "auto"
+    runtime: Runtime | None = None
     tile: int = DEFAULT_TILE
     halo: int | str = DEFAULT_HALO
     blend: int = DEFAULT_BLEND
@@ -141,7 +145,7 @@ def sharpen_scene(options: SharpenOptions, progress: Progress = lambda done, tot
     _check_outputs(options)
     check_method(options.method)
     # A wrong model or device is told before a large scene is measured.
-    runner = network_runner(options.model, options.device, options.precision) if options.method == NETWORK else None
+    runner = _runner(options) if options.method == NETWORK else None
     with ExitStack() as stack:
         opened = stack.enter_context(open_scene(options.pan, options.ms, _scene_options(options)))
         if options.stac:
@@ -291,6 +295,10 @@ def _finish(options: SharpenOptions, scene: Scene, registration: Registration, t
         )
         found = add_scores(asked)
     return add_item(found, options.output, scene, tags, options.confidence) if options.stac else found
+
+
+def _runner(options: SharpenOptions) -> Runner:
+    return network_runner(options.model, options.device, options.precision, options.runtime)
 
 
 def _scene_options(options: SharpenOptions) -> SceneOptions:
