@@ -43,6 +43,10 @@ class DeviceError(PancrafterError):
     """The requested device or precision is not available here, or ran out of memory."""
 
 
+class ClusterError(PancrafterError):
+    """The Dask cluster cannot be reached, or its workers cannot run this version."""
+
+
 class TrainingError(PancrafterError):
     """Training cannot start, cannot go on, or cannot be resumed."""
 
