@@ -35,8 +35,8 @@ def command(
     manifest: Path = typer.Argument(
         ...,
         help="CSV with the columns pan, ms (several files separated by ';'; none where pan is the folder of a product) "
-        "and, as wanted, output (in --out), sensor, nodata, registration, ratio, ms_origin; paths start at the CSV. Or "
-        "a folder: of one subfolder for each scene, or of NAME_pan.tif and NAME_ms.tif.",
+        "and, as wanted, output (in --out) and the flags sensor, nodata, registration, ratio, ms_origin of a scene; "
+        "paths start at the CSV. Or a folder: of one subfolder for each scene, or of NAME_pan.tif and NAME_ms.tif.",
     ),
     out: Path = typer.Option(..., metavar="DIR", help="Folder for the products, SCENE.tif each; made if needed."),
     method: str = typer.Option("network", help="As of `sharpen`."),
@@ -45,7 +45,7 @@ def command(
     precision: PrecisionChoice = typer.Option(PrecisionChoice.AUTO, help="auto: fp32 on a CPU, bf16 on a GPU."),
     tile: int = typer.Option(512, help="Tile side in PAN pixels, a multiple of 256; smaller needs less memory."),
     consistency: int | None = typer.Option(None, help="Back-projections; default: 5 after a network, else 0."),
-    sensor: str | None = typer.Option(None, help="Sensor; this and what follows hold where a row of the CSV says nothing."),
+    sensor: str | None = typer.Option(None, help="Sensor whose MTF classical methods assume."),
     registration: str = typer.Option("auto", help="auto, off or DX,DY in MS pixels."),
     nodata: str | None = typer.Option(None, help="DN without data in place of what the files declare, or auto."),
     ratio: float | None = typer.Option(None, help="MS over PAN pixel size; only for files without georeferencing."),

@@ -16,7 +16,7 @@ from pancrafter_cli.errors import ModelError, OutputError, PancrafterError, Usag
 from pancrafter_cli.raster.outputs import Finished, remove_unfinished
 from pancrafter_cli.raster.paths import is_local
 from pancrafter_cli.raster.stac import item_path
-from pancrafter_cli.tasks.finished import State, find_state
+from pancrafter_cli.tasks.finished import State, find_state, input_files
 from pancrafter_cli.tasks.fusers import NETWORK, check_method, network_runner
 from pancrafter_cli.tasks.manifest import read_manifest
 from pancrafter_cli.tasks.pairing import Entry, Remark
@@ -104,7 +104,7 @@ def run_batch(plan: Plan) -> Iterator[Outcome]:
 
 
 def look_at(job: Job) -> Outcome:
-    """What `run_job` would do; nothing is written."""
+    """What `run_job` would do, as far as opening the files tells; nothing is written."""
     return _guarded(job, _look)
 
 
@@ -136,6 +136,7 @@ def _look(job: Job) -> Outcome:
     state = _state(job)
     if state.kind == "finished" and state.product is not None:
         return _skipped(job, state.product)
+    input_files(job.options)
     return Outcome(job.scene, "to do", job.options.output)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from pancrafter_cli.errors import ClusterError
+from pancrafter_cli.errors import ClusterError, UsageError
 from pancrafter_cli.tasks.batch import Job, Outcome, Plan, run_job
 from pancrafter_cli.version import __version__
 
@@ -31,7 +32,7 @@ def run_on_cluster(plan: Plan, scheduler: str, warn: Callable[[str], None]) -> I
         before = {job.options.output for job in plan.jobs if job.options.output.exists()}
         futures = {client.submit(_run_remotely, __version__, job, pure=False): job for job in plan.jobs}
         try:
-            for future in distributed.as_completed(list(futures)):
+            for future in distributed.as_completed(list(futures), loop=client.loop):
                 job = futures[future]
                 yield _outcome(future, job, new=job.options.output not in before)
         finally:
@@ -50,10 +51,15 @@ def _distributed() -> Any:
 
 
 def _connected(distributed: Any, scheduler: str) -> Any:
-    """A client of the scheduler. Raises ClusterError when it does not answer."""
+    """A client of the scheduler. Raises UsageError for what is no address, ClusterError when nobody answers there."""
+    try:
+        distributed.comm.get_address_host_port(scheduler)
+    except (ValueError, NotImplementedError) as error:
+        raise UsageError(f"--dask {scheduler}: {error}", "give an address such as tcp://10.0.0.1:8786") from error
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it would say, our outcomes and errors do
     try:
         return distributed.Client(scheduler, timeout=_PATIENCE, set_as_default=False)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ImportError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {scheduler}: {error}",
             "start one with `dask scheduler`; it prints its address",

@@ -62,6 +62,16 @@ def find_state(options: SharpenOptions, model_sha256: str | None) -> State:
     return State("finished" if complete else "partial", product=product)
 
 
+def input_files(options: SharpenOptions) -> list[Path]:
+    """All files that a scene depends on. Raises UsageError or RasterError for what cannot be opened."""
+    asked = resolve_product(options)[0]
+    files: list[Path] = []
+    for path in (asked.pan, *asked.ms):
+        with closing(open_raster(path)) as opened:
+            files += opened.files
+    return list(dict.fromkeys(files))
+
+
 def _differing_options(tags: Mapping[str, str], options: SharpenOptions, model_sha256: str | None) -> str:
     """How a product's request and model differ from what is asked for now; empty when they do not."""
     if "PANCRAFTER_REQUEST" not in tags:
@@ -95,8 +105,5 @@ def _differing_inputs(tags: Mapping[str, str], inputs: Mapping[str, str | None])
 
 def _hashes(options: SharpenOptions) -> dict[str, str | None]:
     """All files that the scene depends on, by name, with their hashes; None for what is no local file."""
-    files: list[Path] = []
-    for path in (options.pan, *options.ms):
-        with closing(open_raster(path)) as opened:
-            files += [file for file in opened.files if not file.name.endswith(_BESIDE_PIXELS)]
-    return {found.name: found.sha256 for found in map(input_file, dict.fromkeys(files))}
+    found = (input_file(path) for path in input_files(options) if not path.name.endswith(_BESIDE_PIXELS))
+    return {file.name: file.sha256 for file in found}
