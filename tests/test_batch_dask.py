@@ -47,7 +47,7 @@ def workers() -> Iterator[Any]:
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
     for n in range(SCENES):
-        write_pair(folder / f"s{n:02}", seed=n, pan_size=256, ratio=4, bands=3)
+        write_pair(folder / f"s{n:02}", seed=n, pan_size=192, ratio=4, bands=3)
     return folder
 
 
