@@ -125,7 +125,7 @@ def test_a_csv_says_where_scenes_lie_and_how_they_are_to_be_sharpened(tmp_path: 
     )
     base = tmp_path / "list"
     first, product, rome, remote = read_manifest(manifest, tmp_path).scenes
-    assert first.scene == "p"
+    assert first.scene == "town/p"
     assert (first.pan, first.ms) == (base / "paris_pan.tif", (base / "paris_b1.tif", base / "paris_b2.tif"))
     assert first.output == Path("town/p.tif")
     assert repr(first.given) == repr(

@@ -126,6 +126,21 @@ def test_a_scene_that_kills_its_workers_fails_alone(tmp_path: Path, scenes: Path
     assert "every worker that began it was lost" in outcome.message
 
 
+def test_ctrl_c_cancels_what_no_worker_has_begun(tmp_path: Path, scenes: Path, workers: Any) -> None:
+    said: list[str] = []
+    coming = run_on_cluster(plan_batch(scenes, tmp_path / "out", BROVEY), workers.scheduler_address, said.append)
+    assert next(coming).status == "done"
+    with pytest.raises(KeyboardInterrupt):
+        coming.throw(KeyboardInterrupt())  # type: ignore[attr-defined]
+    assert said == ["workers go on with the scenes that they have begun"]
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and any(info.processing for info in workers.scheduler.workers.values()):
+        time.sleep(0.05)
+    made = len(list((tmp_path / "out").glob("*.tif")))
+    time.sleep(0.5)
+    assert len(list((tmp_path / "out").glob("*.tif"))) <= made + 2 < SCENES
+
+
 def test_what_a_lost_worker_had_finished_counts_as_done(tmp_path: Path, scenes: Path) -> None:
     job = plan_batch(scenes, tmp_path, BROVEY).jobs[0]
     found = Outcome(job.scene, "skipped", job.options.output)

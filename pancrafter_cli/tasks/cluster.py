@@ -21,20 +21,23 @@ def run_on_cluster(plan: Plan, scheduler: str, warn: Callable[[str], None]) -> I
 
     A scene whose worker is lost is run again by another, up to the scheduler's `allowed-failures`; if the lost one had
     finished it, it counts as done. Workers read and write the same paths as this machine. `warn` gets what the user
-    should know before. Leaving the iterator cancels scenes that no worker has begun.
+    should know besides. Leaving the iterator cancels scenes that no worker has begun.
 
     Raises ClusterError where Dask is not installed, the scheduler does not answer, or workers have another version.
     """
     distributed = _distributed()
     with _connected(distributed, scheduler) as client:
         _check_workers(client, scheduler, warn)
-        # Of the others, those that are found finished were finished by a worker that has been lost since.
+        # Where there was none before, a product that a worker finds finished is that of one that has been lost since.
         before = {job.options.output for job in plan.jobs if job.options.output.exists()}
         futures = {client.submit(_run_remotely, __version__, job, pure=False): job for job in plan.jobs}
         try:
             for future in distributed.as_completed(list(futures), loop=client.loop):
                 job = futures[future]
                 yield _outcome(future, job, new=job.options.output not in before)
+        except (KeyboardInterrupt, SystemExit):
+            warn("workers go on with the scenes that they have begun")
+            raise
         finally:
             client.cancel(list(futures))
 
@@ -94,9 +97,14 @@ def _other_version(worker: str, version: str | None) -> ClusterError:
 def _run_remotely(version: str, job: Job) -> Outcome:
     """The task: runs on a worker, which may have joined after the versions were compared."""
     if version != __version__:
-        error = _other_version("of this scene", __version__)
-        message = f"its worker has pancrafter {__version__}, the batch was started by {version}"
-        return Outcome(job.scene, "failed", job.options.output, message=message, hint=error.hint, error="ClusterError")
+        return Outcome(
+            job.scene,
+            "failed",
+            job.options.output,
+            message=f"its worker has pancrafter {__version__}, the batch was started by {version}",
+            hint=f"install pancrafter {version} there",
+            error="ClusterError",
+        )
     return run_job(job)
 
 

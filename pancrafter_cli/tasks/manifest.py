@@ -78,7 +78,7 @@ def _entry(where: str, header: list[str], row: list[str], base: Path) -> Entry:
     output = Path(cells["output"]) if cells.get("output") else None
     given = {name: _value(where, name, cells[name]) for name in _FIELDS if cells.get(name)}
     folder = not ms and not is_raster(pan)
-    name = output.stem if output else pan.resolve().name if folder else scene_name(pan)
+    name = output.with_suffix("").as_posix() if output else pan.resolve().name if folder else scene_name(pan)
     return Entry(name, pan, ms, output, given)
 
 
