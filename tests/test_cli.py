@@ -31,7 +31,7 @@ def test_help_names_every_command_and_loads_no_heavy_library() -> None:
     assert out.strip().endswith("loaded []")
 
 
-@pytest.mark.parametrize("name", ["sharpen", "train", "inspect", "models", "demo"])
+@pytest.mark.parametrize("name", ["sharpen", "batch", "train", "inspect", "models", "demo"])
 def test_every_command_shows_examples(name: str) -> None:
     assert f"pancrafter {name}" in pancrafter(name, "--help").stdout
 

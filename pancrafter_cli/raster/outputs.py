@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import rasterio
 from rasterio.errors import RasterioError
 
 from pancrafter_cli.errors import OutputError
-from pancrafter_cli.raster.env import gdal_env, opening
+from pancrafter_cli.raster.env import gdal_env, opening, reading
 from pancrafter_cli.raster.spec import BandFacts, OutputSpec
 from pancrafter_cli.raster.writer import SceneWriter, check_output
+
+_LONGEST = 80  # bytes of a name: unfinished files of longer ones cannot be told apart
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished GeoTIFF: its size in pixels, its bands and its tags."""
+
+    width: int
+    height: int
+    bands: int
+    tags: Mapping[str, str]
 
 
 class ProductWriter(SceneWriter):
@@ -73,3 +87,20 @@ def add_tags(path: Path, tags: Mapping[str, str]) -> None:
             f"{path}: its tags cannot be written: {error.__cause__ or error}",
             "make room on the disk, and check that the file can be written to",
         ) from error
+
+
+def read_finished(path: Path) -> Finished:
+    """What a finished GeoTIFF says of itself. Raises RasterError."""
+    with reading(path), opening(), rasterio.open(path) as file:
+        return Finished(file.width, file.height, file.count, file.tags())
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed runs left of the product `path`, which is finished by now; runs that go on would fail."""
+    target = path.resolve()
+    if len(target.name.encode()) > _LONGEST:
+        return
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.\d+\.[0-9a-f]{{6}}\.part\.tif")
+    for found in target.parent.iterdir():
+        if pattern.fullmatch(found.name):
+            found.unlink(missing_ok=True)

@@ -39,6 +39,7 @@ from pancrafter_cli.tasks.provenance import (
     input_tags,
     judgement_tags,
     method_tags,
+    request_tags,
 )
 from pancrafter_cli.tasks.register import DEFAULT_REGISTRATION, Choice, Registration, register
 from pancrafter_cli.tasks.score import ScoreOptions
@@ -134,18 +135,22 @@ class SharpenResult:
     warnings: tuple[str, ...]
 
 
-def sharpen_scene(options: SharpenOptions, progress: Progress = lambda done, total: None) -> SharpenResult:
+def sharpen_scene(
+    options: SharpenOptions, progress: Progress = lambda done, total: None, runner: Runner | None = None
+) -> SharpenResult:
     """Sharpen one scene into `options.output`; `progress` gets (pixels done, pixels in all).
 
+    runner: the model that the options name, loaded already, for callers with many scenes.
     Raises UsageError, RasterError, GeometryError, ModelError, DeviceError or OutputError; nothing is written then.
     A finished product that cannot be scored or described is kept, with a warning.
     """
     began = time.monotonic()
-    options, layout = _resolved(options)
+    options, layout = resolve_product(options)
     _check_outputs(options)
     check_method(options.method)
     # A wrong model or device is told before a large scene is measured.
-    runner = _runner(options) if options.method == NETWORK else None
+    if runner is None and options.method == NETWORK:
+        runner = _runner(options)
     with ExitStack() as stack:
         opened = stack.enter_context(open_scene(options.pan, options.ms, _scene_options(options)))
         if options.stac:
@@ -156,7 +161,7 @@ def sharpen_scene(options: SharpenOptions, progress: Progress = lambda done, tot
         judge = Judge(scene, registration, layer=options.confidence is not None)
         tiling = make_tiling(options.tile, options.halo, options.blend, fuser.reach + judge.reach)
         tags = method_tags(fuser.facts, scene, tiling.tile, tiling.halo) | registration.tags
-        tags |= command_tags(options.command)
+        tags |= request_tags(options) | command_tags(options.command)
         with product_writers(
             options.output, scene.output, options.confidence, inputs=scene.files, overwrite=options.overwrite
         ) as (writer, layer):
@@ -305,8 +310,11 @@ def _scene_options(options: SharpenOptions) -> SceneOptions:
     return SceneOptions(options.ratio, options.ms_origin, options.nodata, options.band_names)
 
 
-def _resolved(options: SharpenOptions) -> tuple[SharpenOptions, str]:
-    """The options with the files of the product that was named, and how they were recognised."""
+def resolve_product(options: SharpenOptions) -> tuple[SharpenOptions, str]:
+    """The options with the files of the product that was named, and how they were recognised.
+
+    Raises UsageError or RasterError where none is.
+    """
     product = find_product([options.pan, *options.ms])
     sensor, names = options.sensor or product.sensor, options.band_names or product.band_names
     return replace(options, pan=product.pan, ms=product.ms, sensor=sensor, band_names=names), product.layout
