@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from affine import Affine
+
+from pancrafter_cli.geometry.rpc import COEFFICIENTS, Normalised, RpcModel
 
 _IMD_BANDS = {
     "C": "coastal",
@@ -59,14 +62,38 @@ def lost_corner(dataset: Any) -> bool:
     return dataset.driver == "TIL" and bool(dataset.crs) and "MAP_PROJECTED_PRODUCT.ULX" not in dataset.tags(ns="IMD")
 
 
-def orthorectify_command(path: Path, dataset: Any) -> str | None:
-    """The gdalwarp command for a file whose place is given by RPCs or ground control points only, else None."""
+def rpc_model(dataset: Any) -> RpcModel | None:
+    """The RPCs that GDAL finds in a file or beside it; None when there are none, or none that make sense."""
+    try:
+        rpc = dataset.rpcs
+        if rpc is None:
+            return None
+        parts = [
+            Normalised(float(getattr(rpc, f"{name}_off")), float(getattr(rpc, f"{name}_scale")))
+            for name in ("line", "samp", "lat", "long", "height")
+        ]
+        polynomials = [
+            tuple(float(c) for c in getattr(rpc, f"{name}_coeff"))
+            for name in ("line_num", "line_den", "samp_num", "samp_den")
+        ]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return None  # numbers that are none
+    numbers = [n for part in parts for n in (part.offset, part.scale)] + [c for p in polynomials for c in p]
+    sizes = [part.scale for part in parts]
+    if not all(map(math.isfinite, numbers)) or 0 in sizes or any(len(p) != COEFFICIENTS for p in polynomials):
+        return None
+    line, sample, lat, lon, height = parts
+    return RpcModel(line, sample, lat, lon, height, *polynomials)
+
+
+def orthorectify_command(path: Path, dataset: Any, rpc: RpcModel | None) -> str | None:
+    """The gdalwarp command for a file whose place is given by its RPCs or ground control points only, else None."""
     if not Affine(*tuple(dataset.transform)[:6]).almost_equals(Affine.identity()):
         return None
     output = f"{path.stem}_ortho.tif"
-    if dataset.rpcs is not None:
-        zone = int((dataset.rpcs.long_off + 180) // 6) % 60 + 1
-        code = (32600 if dataset.rpcs.lat_off >= 0 else 32700) + zone
+    if rpc is not None:
+        zone = int((rpc.lon.offset + 180) // 6) % 60 + 1
+        code = (32600 if rpc.lat.offset >= 0 else 32700) + zone
         return f"gdalwarp -rpc -to RPC_DEM=DEM.tif -t_srs EPSG:{code} -r cubic {path} {output}"
     if len(dataset.gcps[0]) >= _FEWEST_POINTS:
         return f"gdalwarp -tps -r cubic {path} {output}"

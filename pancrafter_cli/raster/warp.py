@@ -1,6 +1,8 @@
-"""MS in another CRS, or rotated, seen on a grid parallel to the PAN axes."""
+"""Rasters seen on grids that are not parallel to their own: MS in another CRS or rotated, and images placed by RPCs."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 from affine import Affine
@@ -9,29 +11,46 @@ from numpy.typing import NDArray
 from pancrafter_cli.errors import GeometryError
 from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.geometry.resample import cubic_kernel
-from pancrafter_cli.raster.crs import FloatArray, PointMap, point_map
+from pancrafter_cli.raster.crs import FloatArray, PointMap, apply_affine, point_map
 from pancrafter_cli.raster.inputs import Block
-from pancrafter_cli.raster.stack import BandStack
+from pancrafter_cli.raster.stack import Readable
 from pancrafter_cli.raster.turns import nearest_turn
 
+_MOST_VALUES = 1 << 20  # sampled at a time; each needs some 100 bytes
 _MARGIN = 4  # MS pixels kept around PAN, more than any resampling kernel reaches
+
+
+class Source(Readable, Protocol):
+    """A raster to be warped."""
+
+    bands: int
+    grid: Grid
 
 
 class WarpedRaster:
     """Windows of a raster resampled (cubic) onto a grid that is not parallel to its own.
+
+    `to_source` takes pixel coordinates x, y (M, N) of `grid`, as `meshgrid` gives them, to those of the source.
 
     This is done here and not by GDAL's warper because the warper takes every band labelled alpha for one and
     widens the valid area by what its kernel reaches. Here a pixel is valid when the source pixel under its
     centre is, each band for itself, and invalid pixels have no weight.
     """
 
-    def __init__(self, source: BandStack, grid: Grid) -> None:
+    def __init__(self, source: Source, grid: Grid, to_source: PointMap) -> None:
         self._source = source
         self.grid = grid
-        self._to_source = _pixel_map(grid, source.grid)
+        self._to_source = to_source
 
     def read(self, row: int, col: int, height: int, width: int) -> Block:
         """Bands (C, h, w) in DN, 0 where invalid, and which are valid (C, h, w)."""
+        tall = max(1, _MOST_VALUES // (self._source.bands * width))
+        parts = [self._read(r, col, min(tall, row + height - r), width) for r in range(row, row + height, tall)]
+        image, valid = zip(*parts, strict=True)
+        return np.concatenate(image, axis=1), np.concatenate(valid, axis=1)
+
+    def _read(self, row: int, col: int, height: int, width: int) -> Block:
+        """As `read`, at once."""
         grid = self._source.grid
         x, y = np.meshgrid(np.arange(col, col + width) + 0.5, np.arange(row, row + height) + 0.5)
         x, y = self._to_source(x, y)
@@ -82,7 +101,7 @@ def parallel_grid(pan: Grid, ms: Grid) -> Grid:
 
     Raises GeometryError when MS lies elsewhere or cannot be transformed.
     """
-    to_ms, to_pan = _pixel_map(pan, ms), _pixel_map(ms, pan)
+    to_ms, to_pan = pixel_map(pan, ms), pixel_map(ms, pan)
     middle = np.array([pan.width / 2, pan.height / 2])
     px, py = to_ms(middle[0] + np.array([0.5, -0.5, 0, 0]), middle[1] + np.array([0, 0, 0.5, -0.5]))
     jacobian = np.array([[px[0] - px[1], px[2] - px[3]], [py[0] - py[1], py[2] - py[3]]])
@@ -110,13 +129,13 @@ def parallel_grid(pan: Grid, ms: Grid) -> Grid:
 def largest_move(pan: Grid, ms: Grid) -> float:
     """How far, in PAN pixels, the corners and edges of MS move when its CRS is taken for that of PAN."""
     x, y = _outline(ms)
-    true_x, true_y = _pixel_map(ms, pan)(x, y)
-    taken_x, taken_y = _apply(~pan.transform @ ms.transform, x, y)
+    true_x, true_y = pixel_map(ms, pan)(x, y)
+    taken_x, taken_y = apply_affine(~pan.transform @ ms.transform, x, y)
     move = np.hypot(true_x - taken_x, true_y - taken_y)
     return float(move.max()) if np.isfinite(move).all() else np.inf
 
 
-def _pixel_map(source: Grid, target: Grid) -> PointMap:
+def pixel_map(source: Grid, target: Grid) -> PointMap:
     """Make a function from pixel coordinates (x, y) of one grid to those of another.
 
     PROJ gives longitudes from -180 to 180 degrees; a grid at the antimeridian counts on.
@@ -124,17 +143,10 @@ def _pixel_map(source: Grid, target: Grid) -> PointMap:
     between = point_map(source.crs_wkt, target.crs_wkt)
 
     def transform(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-        there_x, there_y = between(*_apply(source.transform, x, y))
-        return _apply(~target.transform, nearest_turn(there_x, target), there_y)
+        there_x, there_y = between(*apply_affine(source.transform, x, y))
+        return apply_affine(~target.transform, nearest_turn(there_x, target), there_y)
 
     return transform
-
-
-def _apply(transform: Affine, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Apply an affine transform to arrays."""
-    t = transform
-    with np.errstate(invalid="ignore"):
-        return t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f
 
 
 def _outline(grid: Grid, points: int = 33) -> tuple[FloatArray, FloatArray]:

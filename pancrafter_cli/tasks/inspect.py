@@ -35,7 +35,7 @@ class SceneFacts:
 
     shift: of MS against PAN, and what `sharpen` makes of it unless told otherwise. displacement: the shift window by
     window, None when not asked for. correlation: of PAN degraded to the MS grid with each band, after that correction.
-    passes: how often a tile goes through the network to cover all bands.
+    passes: how often a tile goes through the network to cover all bands. notices: how PAN and MS were placed.
     """
 
     layout: str
@@ -64,6 +64,7 @@ class SceneFacts:
     tile: int
     tiles: int
     memory_bytes: int
+    notices: tuple[str, ...]
 
 
 def inspect_scene(
@@ -72,6 +73,7 @@ def inspect_scene(
     ratio: float | None = None,
     ms_origin: tuple[float, float] | None = None,
     nodata: Nodata | None = None,
+    dem: Path | None = None,
     *,
     displacement: bool = False,
 ) -> SceneFacts:
@@ -80,7 +82,7 @@ def inspect_scene(
     Raises RasterError, GeometryError or UsageError where `sharpen` would, but for a shift that `sharpen` refuses.
     """
     product = find_product([pan, *ms])
-    options = SceneOptions(ratio, ms_origin, nodata, product.band_names)
+    options = SceneOptions(ratio, ms_origin, nodata, product.band_names, dem)
     with open_scene(product.pan, product.ms, options) as scene:
         spec = read_spec(resolve(DEFAULT_MODEL))
         check_ratio(scene, spec)
@@ -118,6 +120,7 @@ def inspect_scene(
             memory_bytes=estimate_memory(
                 spec.config.width, DEFAULT_TILE + DEFAULT_BLEND + 2 * DEFAULT_HALO, scene.bands
             ),
+            notices=scene.notices,
         )
 
 
