@@ -23,8 +23,8 @@ UTM = "EPSG:32632"
 EAST, NORTH = 691_000.0, 5_334_000.0  # the middle of the scene
 HEIGHT = 520.0  # metres: the height offset of the RPCs
 PIXEL = 0.5  # metres, PAN
-SIZE = 384, 448  # PAN, (rows, columns)
-WAVES = 240
+SIZE = 256, 320  # PAN, (rows, columns)
+WAVES = 60
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Camera:
     def on_terrain(self, x: Array, y: Array, heights: Heights) -> tuple[Array, Array]:
         """East and north where the ways of sight meet the terrain."""
         east, north = self.ground(x, y, HEIGHT)
-        for _ in range(60):
+        for _ in range(25):
             east, north = self.ground(x, y, heights(east, north))
         return east, north
 
@@ -77,22 +77,21 @@ class Camera:
 
 def rpc_terms(lon: Array, lat: Array, h: Array) -> Array:
     """The 20 terms of RPC00B (n, 20)."""
-    powers = (
-        "000 100 010 001 110 101 011 200 020 002 111 300 120 102 210 030 012 201 021 003"  # of lon, lat, height
-    )
+    powers = "000 100 010 001 110 101 011 200 020 002 111 300 120 102 210 030 012 201 021 003"  # of lon, lat, height
     return np.stack([lon ** int(p[0]) * lat ** int(p[1]) * h ** int(p[2]) for p in powers.split()], axis=1)
 
 
 def brightness(east: Array, north: Array) -> Array:
-    """What the ground looks like, 200 to 1800 DN: many waves of 4 metres and more, and a bright blob in the middle."""
+    """What the ground looks like, 200 to 1800 DN: many waves of 4 metres and more, and a bright blob in a plain."""
     rng = np.random.default_rng(5)
     value = np.zeros(east.shape)
     for _ in range(WAVES):
         length, angle, phase = rng.uniform(4, 60), rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
         along = (east - EAST) * np.cos(angle) + (north - NORTH) * np.sin(angle)
         value += np.sin(2 * np.pi * along / length + phase) * length**0.5
-    value = 900 + 60 * value * (10 / WAVES**0.5 / 5)
-    return np.clip(value, 200, 1600) + 1200 * np.exp(-((east - EAST) ** 2 + (north - NORTH) ** 2) / 2 / 3**2)
+    far = (east - EAST) ** 2 + (north - NORTH) ** 2
+    value = 900 + 120 / WAVES**0.5 * value * (1 - np.exp(-far / 2 / 12**2))
+    return np.clip(value, 200, 1600) + 1200 * np.exp(-far / 2 / 3**2)
 
 
 def flat(east: Array, north: Array) -> Array:

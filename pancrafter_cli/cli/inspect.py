@@ -69,7 +69,7 @@ def command(
             ("memory", f"about {facts.memory_bytes / 2**30:.1f} GiB"),
         ]
     )
-    for notice in facts.notices:
+    for notice in facts.notices + facts.shift.warnings:
         print(f"notice: {notice}")
     for w in facts.displacement or ():
         where = f"MS row {w.row:g}, column {w.col:g}"

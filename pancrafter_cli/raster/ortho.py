@@ -17,7 +17,7 @@ from pancrafter_cli.geometry.rpc import RpcModel
 from pancrafter_cli.raster.crs import FloatArray, apply_affine, crs_name, point_map
 from pancrafter_cli.raster.dem import Dem
 
-_CELL = 32.0  # pixels between the points at which RPCs are computed; bilinear between them is good to 0.001
+_CELL = 32.0  # pixels between the points at which RPCs are computed; bilinear between them is good to 0.01
 _ITERATIONS = 12  # of the way of sight through the terrain
 _EDGE_POINTS = 65
 _PROBES = 64  # points an axis in which voids of the DEM are looked for
@@ -192,8 +192,10 @@ def _local_crs(lon: float, lat: float) -> str:
 
 
 def _nodes(coordinates: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Points (n,) over rising coordinates (m,) at most `_CELL` apart, and weights (m, n) for bilinear interpolation."""
-    first, last = float(coordinates[0]), float(coordinates[-1])
-    nodes = np.linspace(first, max(last, first + 1), max(2, math.ceil((last - first) / _CELL) + 1))
-    step = nodes[1] - nodes[0]
-    return nodes, np.maximum(0, 1 - np.abs(coordinates[:, None] - nodes) / step)
+    """Points (n,) around rising coordinates (m,), and weights (m, n) for linear interpolation between them.
+
+    They are multiples of `_CELL`, so that a pixel is the same in whatever window it is read.
+    """
+    first, last = math.floor(float(coordinates[0]) / _CELL), math.floor(float(coordinates[-1]) / _CELL) + 1
+    nodes = np.arange(first, last + 1) * _CELL
+    return nodes, np.maximum(0, 1 - np.abs(coordinates[:, None] - nodes) / _CELL)

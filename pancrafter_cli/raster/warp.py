@@ -78,22 +78,26 @@ def sample_cubic(image: NDArray[np.float32], valid: NDArray[np.bool_], y: FloatA
     _, h, w = image.shape
     row, col = np.floor(y - 0.5).astype(int), np.floor(x - 0.5).astype(int)
     dy, dx = y - 0.5 - row, x - 0.5 - col
+    across, down = ([cubic_kernel(k - d) for k in range(-1, 3)] for d in (dx, dy))
+    rows, cols = ([np.clip(first + k, 0, n - 1) for k in range(-1, 3)] for first, n in ((row, h), (col, w)))
     shape = (image.shape[0], *y.shape)
-    cubic, linear, weight = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    complete = np.ones(shape, bool)
-    for j in range(-1, 3):
-        for i in range(-1, 3):
-            at = np.clip(row + j, 0, h - 1), np.clip(col + i, 0, w - 1)
-            values, known = image[:, at[0], at[1]], valid[:, at[0], at[1]]
-            cubic += cubic_kernel(j - dy) * cubic_kernel(i - dx) * values
-            near = np.maximum(0, 1 - np.abs(j - dy)) * np.maximum(0, 1 - np.abs(i - dx))
-            linear += near * values
+    sampled = np.zeros(shape)
+    for j in range(4):
+        for i in range(4):
+            sampled += down[j] * across[i] * image[:, rows[j], cols[i]]
+    if valid.all():
+        return sampled.astype(np.float32), np.ones(shape, bool)
+    linear, weight, complete = np.zeros(shape), np.zeros(shape), np.ones(shape, bool)
+    for j in range(4):
+        for i in range(4):
+            known = valid[:, rows[j], cols[i]]
+            near = np.maximum(0, 1 - np.abs(j - 1 - dy)) * np.maximum(0, 1 - np.abs(i - 1 - dx))
+            linear += near * image[:, rows[j], cols[i]]
             weight += near * known
             complete &= known
+    sampled = np.where(complete, sampled, linear / np.where(weight > 0, weight, 1))
     under = np.clip(np.floor(y).astype(int), 0, h - 1), np.clip(np.floor(x).astype(int), 0, w - 1)
-    known = valid[:, under[0], under[1]]
-    sampled = np.where(complete, cubic, linear / np.where(weight > 0, weight, 1))
-    return sampled.astype(np.float32), known
+    return sampled.astype(np.float32), valid[:, under[0], under[1]]
 
 
 def parallel_grid(pan: Grid, ms: Grid) -> Grid:

@@ -183,7 +183,7 @@ def sharpen_scene(options: SharpenOptions, progress: Progress = lambda done, tot
             confidence=options.confidence,
             stac=after.stac,
             scores=after.scores,
-            warnings=scene.notices + after.warnings,
+            warnings=scene.notices + registration.warnings + after.warnings,
         )
 
 
