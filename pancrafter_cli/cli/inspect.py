@@ -44,8 +44,12 @@ def command(
     print_rows(
         [
             ("product", facts.layout),
-            ("PAN", f"{facts.pan_shape[1]} x {facts.pan_shape[0]} pixels, {facts.pan_dtype}"),
-            ("MS", f"{facts.ms_shape[1]} x {facts.ms_shape[0]} pixels, {facts.bands} bands, {facts.dtype}"),
+            ("PAN", f"{facts.pan_shape[1]} x {facts.pan_shape[0]} pixels, {facts.pan_dtype}{_up_to(facts.pan_peak)}"),
+            (
+                "MS",
+                f"{facts.ms_shape[1]} x {facts.ms_shape[0]} pixels, {facts.bands} bands, "
+                f"{facts.dtype}{_up_to(facts.ms_peak)}",
+            ),
             ("bands", ", ".join(facts.band_names)),
             ("CRS", facts.crs or "none"),
             (
@@ -74,3 +78,7 @@ def command(
     for w in facts.displacement or ():
         where = f"MS row {w.row:g}, column {w.col:g}"
         print(f"{where}: {w.dx:+.2f}, {w.dy:+.2f} +- {w.sigma:.2f}, fit {w.fit:.2f}" if w.matched else f"{where}: none")
+
+
+def _up_to(peak: float | None) -> str:
+    return "" if peak is None else f" up to {peak:g}"

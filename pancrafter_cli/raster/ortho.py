@@ -197,5 +197,5 @@ def _nodes(coordinates: FloatArray) -> tuple[FloatArray, FloatArray]:
     They are multiples of `_CELL`, so that a pixel is the same in whatever window it is read.
     """
     first, last = math.floor(float(coordinates[0]) / _CELL), math.floor(float(coordinates[-1]) / _CELL) + 1
-    nodes = np.arange(first, last + 1) * _CELL
+    nodes = np.arange(first, last + 1, dtype=np.float64) * _CELL
     return nodes, np.maximum(0, 1 - np.abs(coordinates[:, None] - nodes) / _CELL)

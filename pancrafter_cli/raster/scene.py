@@ -75,6 +75,12 @@ class Scene:
         return self._pan.dtype
 
     @property
+    def peaks(self) -> tuple[float | None, float | None]:
+        """The greatest DN of PAN and of MS by their metadata, None where these do not tell."""
+        known = [file.peak for file in self._ms.sources if file.peak is not None]
+        return self._pan.peak, max(known) if len(known) == len(self._ms.sources) else None
+
+    @property
     def metadata(self) -> tuple[str, ...]:
         """The texts in the files' metadata."""
         return tuple(text for file in (self._pan, *self._ms.sources) for text in file.metadata)

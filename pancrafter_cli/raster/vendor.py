@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 from affine import Affine
 
 from pancrafter_cli.geometry.rpc import COEFFICIENTS, Normalised, RpcModel
@@ -48,13 +49,23 @@ def band_names(dataset: Any) -> tuple[str, ...]:
 def vendor_nodata(dataset: Any) -> float | None:
     """The DN that DIMAP metadata call NODATA, None when they name none."""
     dimap = _dimap(dataset)
-    if dimap is None:
-        return None
-    for special in dimap.iter("Special_Value"):
-        count = special.findtext("SPECIAL_VALUE_COUNT") or ""
-        if (special.findtext("SPECIAL_VALUE_TEXT") or "").strip().upper() == "NODATA" and count.strip().isdecimal():
-            return float(count)
-    return None
+    return None if dimap is None else _special_value(dimap, "NODATA")
+
+
+def greatest_dn(dataset: Any) -> float | None:
+    """The greatest DN the image can hold by its metadata, None when they tell no less than the number format does.
+
+    DIMAP names the DN of saturation or the bits of the product; IMD, TIFF, NITF and JPEG2000 the bits of a pixel.
+    """
+    dimap = _dimap(dataset)
+    saturated = None if dimap is None else _special_value(dimap, "SATURATED")
+    if saturated:
+        return saturated
+    texts = [] if dimap is None else [dimap.findtext(f".//{name}") for name in ("PRODUCT_RANGE", "NBITS")]
+    texts += [dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"), dataset.tags(ns="IMD").get("bitsPerPixel")]
+    stored = 8 * np.dtype(dataset.dtypes[0]).itemsize
+    bits = [int(text) for text in texts if text and text.strip().isdecimal() and 0 < int(text) < stored]
+    return float(2 ** bits[0] - 1) if bits else None
 
 
 def lost_corner(dataset: Any) -> bool:
@@ -97,6 +108,15 @@ def orthorectify_command(path: Path, dataset: Any, rpc: RpcModel | None) -> str 
         return f"gdalwarp -rpc -to RPC_DEM=DEM.tif -t_srs EPSG:{code} -r cubic {path} {output}"
     if len(dataset.gcps[0]) >= _FEWEST_POINTS:
         return f"gdalwarp -tps -r cubic {path} {output}"
+    return None
+
+
+def _special_value(dimap: ElementTree.Element, name: str) -> float | None:
+    """The DN to which a DIMAP document gives a special meaning."""
+    for special in dimap.iter("Special_Value"):
+        count = special.findtext("SPECIAL_VALUE_COUNT") or ""
+        if (special.findtext("SPECIAL_VALUE_TEXT") or "").strip().upper() == name and count.strip().isdecimal():
+            return float(count)
     return None
 
 
