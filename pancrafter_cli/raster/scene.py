@@ -214,7 +214,7 @@ def open_scene(pan: Path, ms: Sequence[Path], options: SceneOptions = NO_OPTIONS
             opened.callback(ms_files[-1].close)
         dem = None
         if options.dem is not None:
-            dem_file = open_raster(options.dem)
+            dem_file = open_raster(Path(options.dem))
             opened.callback(dem_file.close)
             dem = Dem(dem_file)
         scene = Scene(pan_file, BandStack(ms_files), options, dem)

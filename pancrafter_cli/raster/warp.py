@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,9 @@ from pancrafter_cli.raster.inputs import Block
 from pancrafter_cli.raster.stack import Readable
 from pancrafter_cli.raster.turns import nearest_turn
 
-_MOST_VALUES = 1 << 20  # sampled at a time; each needs some 100 bytes
+_BLOCK = 256  # pixels a side that are computed at a time, fewer where there are many bands
+_MOST_VALUES = 1 << 20  # in a block; each needs some 100 bytes while it is computed
+_KEPT_VALUES = 12 << 20  # in the blocks that are kept; each needs 5 bytes
 _MARGIN = 4  # MS pixels kept around PAN, more than any resampling kernel reaches
 
 
@@ -41,16 +44,39 @@ class WarpedRaster:
         self._source = source
         self.grid = grid
         self._to_source = to_source
+        self._side = _BLOCK
+        while self._side > 16 and source.bands * self._side**2 > _MOST_VALUES:
+            self._side //= 2
+        self._kept = max(4, _KEPT_VALUES // (source.bands * self._side**2))
+        self._blocks: OrderedDict[tuple[int, int], Block] = OrderedDict()
 
     def read(self, row: int, col: int, height: int, width: int) -> Block:
         """Bands (C, h, w) in DN, 0 where invalid, and which are valid (C, h, w)."""
-        tall = max(1, _MOST_VALUES // (self._source.bands * width))
-        parts = [self._read(r, col, min(tall, row + height - r), width) for r in range(row, row + height, tall)]
-        image, valid = zip(*parts, strict=True)
-        return np.concatenate(image, axis=1), np.concatenate(valid, axis=1)
+        shape = (self._source.bands, height, width)
+        image, valid = np.zeros(shape, np.float32), np.zeros(shape, bool)
+        side = self._side
+        for top in range(row // side * side, row + height, side):
+            for left in range(col // side * side, col + width, side):
+                block = self._block(top, left)
+                (y, rows), (x, cols) = (
+                    _shared(row, height, top, block[0].shape[1]),
+                    _shared(col, width, left, block[0].shape[2]),
+                )
+                image[:, y, x], valid[:, y, x] = block[0][:, rows, cols], block[1][:, rows, cols]
+        return image, valid
+
+    def _block(self, top: int, left: int) -> Block:
+        """The block that starts here; tiles overlap and are read several times, so the last ones are kept."""
+        if (top, left) not in self._blocks:
+            height, width = min(self._side, self.grid.height - top), min(self._side, self.grid.width - left)
+            self._blocks[top, left] = self._read(top, left, height, width)
+            while len(self._blocks) > self._kept:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end((top, left))
+        return self._blocks[top, left]
 
     def _read(self, row: int, col: int, height: int, width: int) -> Block:
-        """As `read`, at once."""
+        """As `read`, computed anew."""
         grid = self._source.grid
         x, y = np.meshgrid(np.arange(col, col + width) + 0.5, np.arange(row, row + height) + 0.5)
         x, y = self._to_source(x, y)
@@ -151,6 +177,12 @@ def pixel_map(source: Grid, target: Grid) -> PointMap:
         return apply_affine(~target.transform, nearest_turn(there_x, target), there_y)
 
     return transform
+
+
+def _shared(start: int, size: int, block: int, block_size: int) -> tuple[slice, slice]:
+    """Where a window and a block overlap along an axis, as slices of both."""
+    first, last = max(start, block), min(start + size, block + block_size)
+    return slice(first - start, last - start), slice(first - block, last - block)
 
 
 def _outline(grid: Grid, points: int = 33) -> tuple[FloatArray, FloatArray]:

@@ -71,6 +71,8 @@ def method_tags(facts: FuserFacts, scene: Scene, tile: int, halo: int) -> dict[s
         "PANCRAFTER_DEVICE": facts.device,
         "PANCRAFTER_PRECISION": facts.precision,
     }
+    if scene.notices:
+        tags["PANCRAFTER_NOTICES"] = "; ".join(scene.notices)
     if facts.model is not None and facts.model_sha256 is not None:
         tags |= {"PANCRAFTER_MODEL": facts.model, "PANCRAFTER_MODEL_SHA256": facts.model_sha256}
     return tags
