@@ -73,7 +73,7 @@ class RpcModel:
                 return lon * self.lon.scale + self.lon.offset, lat * self.lat.scale + self.lat.offset
             east, north = self._project(lon + d, lat, h), self._project(lon, lat + d, h)
             xe, ye, xn, yn = ((v - at) / d for v, at in zip((*east, *north), (at_x, at_y) * 2, strict=True))
-            with np.errstate(divide="ignore", invalid="ignore"):
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 det = xe * yn - xn * ye
                 lon = lon + (off_x * yn - off_y * xn) / det
                 lat = lat + (off_y * xe - off_x * ye) / det
@@ -84,17 +84,18 @@ class RpcModel:
 
     def _project(self, lon: FloatArray, lat: FloatArray, height: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Pixel coordinates (x, y) of normalised places; RPCs count pixels from the centre of the first."""
-        terms = _terms(lon, lat, height)
 
         def ratio(numerator: tuple[float, ...], denominator: tuple[float, ...], by: Normalised) -> FloatArray:
             top, bottom = (sum(c * t for c, t in zip(p, terms, strict=True) if c) for p in (numerator, denominator))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                return np.asarray(np.divide(top, bottom) * by.scale + by.offset + 0.5, np.float64)
+            return np.asarray(np.divide(top, bottom) * by.scale + by.offset + 0.5, np.float64)
 
-        return (
-            ratio(self.sample_num, self.sample_den, self.sample),
-            ratio(self.line_num, self.line_den, self.line),
-        )
+        # Far from the image, and where RPCs are damaged, there is no answer.
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            terms = _terms(lon, lat, height)
+            return (
+                ratio(self.sample_num, self.sample_den, self.sample),
+                ratio(self.line_num, self.line_den, self.line),
+            )
 
 
 def _terms(lon: FloatArray, lat: FloatArray, height: FloatArray) -> list[FloatArray]:

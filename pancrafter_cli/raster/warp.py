@@ -17,7 +17,7 @@ from pancrafter_cli.raster.inputs import Block
 from pancrafter_cli.raster.stack import Readable
 from pancrafter_cli.raster.turns import nearest_turn
 
-_BLOCK = 256  # pixels a side that are computed at a time, fewer where there are many bands
+_BLOCK = 128  # pixels a side that are computed at a time, fewer where there are many bands
 _MOST_VALUES = 1 << 20  # in a block; each needs some 100 bytes while it is computed
 _KEPT_VALUES = 12 << 20  # in the blocks that are kept; each needs 5 bytes
 _MARGIN = 4  # MS pixels kept around PAN, more than any resampling kernel reaches
