@@ -1058,6 +1058,12 @@ def output_name_as_long_as_names_go(folder: Path) -> Making:
 SOURCE_ROWS = tuple(ROWS)
 
 
+@refused("has no RPCs")
+def dem_for_files_without_rpcs(folder: Path) -> Making:
+    case = pair(folder)
+    yield replace(case, args=("--method", "exp", "--dem", str(case.pan)))
+
+
 @refused("is a folder")
 def output_is_a_folder(folder: Path) -> Making:
     case = pair(folder)
@@ -1166,6 +1172,7 @@ _flag_row("registration_of_nan", "not possible", "--registration", "nan,nan")
 _flag_row("registration_far_away", "does not lie on PAN", "--registration", "1e9,0", code=1)
 _flag_row("ratio_of_a_file_that_tells_its_own", "--ratio", "--ratio", "4")
 _flag_row("ms_origin_of_one_number", "--ms-origin", "--ms-origin", "1")
+_flag_row("dem_that_is_not_there", "gone.tif: no such file", "--dem", "gone.tif", code=1)
 _flag_row("unknown_method", "unknown method", "--method", "magic")
 _flag_row("unknown_sensor", "sensor", "--method", "gsa", "--sensor", "magic")
 _flag_row("unknown_flag", "(?i)no such option", "--nonsense")

@@ -186,6 +186,16 @@ def test_saturation_shows_in_values_that_pile_up() -> None:
     assert saturation_level(np.zeros(0), "uint8") == 255
 
 
+def test_metadata_tell_where_values_end() -> None:
+    values = np.random.default_rng(2).normal(1500, 300, 100_000)
+    assert saturation_level(np.clip(values, 0, 2047), "uint16", 4095) == 2047  # what piles up comes first
+    assert saturation_level(values, "uint16", 4095) == 4095
+    assert saturation_level(values, "uint16", 2047) == 65535  # 3 % are above: the metadata are of another image
+    few = np.concatenate([np.minimum(values, 2047), np.full(50, 2100.0)])
+    assert saturation_level(few, "uint16", 2047) == 2047  # interpolation overshoots
+    assert saturation_level(values, "uint8", 4095) == 255
+
+
 # --- on scenes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from pancrafter_cli.geometry.registration import ArrayPair, Shift, summarise, wi
 from pancrafter_cli.geometry.resample import apply_weights
 from pancrafter_cli.raster.scene import Scene, open_scene
 from pancrafter_cli.tasks.inspect import inspect_scene
-from pancrafter_cli.tasks.register import parse_registration, register
+from pancrafter_cli.tasks.register import judge, parse_registration, register
 from tests.scene_factory import PAN_TRANSFORM, FileFacts, ms_transform, write_tif
 
 SIZE = 512
@@ -341,3 +342,61 @@ def test_real_scenes(scenes: Path, name: str, shift: tuple[float, float]) -> Non
     with open_scene(scenes / name / "pan.tif", [scenes / name / "ms.tif"]) as scene:
         _, told = register(scene)
         assert (told.dx, told.dy) == pytest.approx(shift, abs=0.06)
+
+
+def far_off(shift: float, noise: float = 0.0, bands: int = 4) -> ArrayPair:
+    """A pair whose PAN and MS show places `shift` MS pixels apart; noise: of MS, in DN."""
+    pair = make_pair(3, ratio=2.0)
+    cut = round(shift)
+    size = pair.ms.shape[2] - cut
+    ms = pair.ms[:bands, :, cut:] if cut else pair.ms[:bands]
+    rng = np.random.default_rng(7)
+    ms = (ms + noise * rng.standard_normal(ms.shape)).astype(np.float32)
+    to_pan = pair.ms_map.inverse()
+    cols = AxisMap(to_pan.cols.scale, to_pan.cols.offset, size, to_pan.cols.src_size)
+    return ArrayPair(pair.pan, ms, pair.pan_valid, np.ones(ms.shape, bool), GridMap(to_pan.rows, cols).inverse())
+
+
+def test_images_of_different_places_are_told_from_images_without_detail() -> None:
+    right, wrong = (summarise(window_shifts(far_off(shift))) for shift in (0, 25))
+    assert not right.unrelated
+    assert right.common > 0.5
+    assert wrong.unrelated
+    assert judge(wrong).outcome == "unrelated"
+    noisy = summarise(window_shifts(far_off(0, noise=3000)))
+    assert not noisy.unrelated  # noise hides what they have in common
+    assert judge(noisy).outcome in ("unmeasured", "uncertain")
+    assert judge(noisy).warnings == ()
+
+
+def test_what_cannot_be_told_is_a_warning_or_nothing() -> None:
+    facts = Shift(0.0, 0.0, math.inf, 0, 9, math.inf, common=0.4, texture=0.8)
+    assert judge(facts).outcome == "unmeasured"
+    assert "hardly any of it matches" in judge(facts).warnings[0]
+    assert judge(replace(facts, common=0.1)).outcome == "unrelated"
+    assert judge(replace(facts, common=0.1, looked=2)).warnings == ()
+    assert judge(replace(facts, common=0.1, texture=0.1)).warnings == ()
+
+
+def test_flat_pan_says_nothing() -> None:
+    pair = make_pair(3, ratio=2.0)
+    flat = summarise(window_shifts(replace(pair, pan=np.full_like(pair.pan, 500))))
+    assert (flat.common, flat.texture) == (0, 0)
+    assert judge(flat).outcome == "unmeasured"
+
+
+def test_images_of_different_places_are_refused(tmp_path: Path) -> None:
+    pan, ms = landscape(3)
+    low = ms.reshape(len(ms), SIZE // 2, 2, SIZE // 2, 2).mean(axis=(2, 4))
+    write_tif(tmp_path / "pan.tif", pan[None].astype("uint16"))
+    for name, moved in (("ms", 0), ("other", 25)):
+        place = PAN_TRANSFORM @ Affine.translation(2 * moved, 0) @ Affine.scale(2)
+        write_tif(tmp_path / f"{name}.tif", low.astype("uint16"), FileFacts(place))
+    with open_scene(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
+        assert register(scene)[1].windows > 0
+    with open_scene(tmp_path / "pan.tif", [tmp_path / "other.tif"]) as scene:
+        with pytest.raises(GeometryError, match="nothing in common within 12 MS pixels") as caught:
+            register(scene)
+        assert "--registration off" in caught.value.hint
+        assert register(scene, "off")[1].outcome == "off"
+    assert inspect_scene(tmp_path / "pan.tif", (tmp_path / "other.tif",)).shift.outcome == "unrelated"

@@ -24,6 +24,9 @@ def command(
         None, metavar="X,Y", help="MS upper-left corner in PAN pixels; only for files without georeferencing."
     ),
     nodata: str | None = typer.Option(None, help="DN without data; auto: find undeclared collars."),
+    dem: Path | None = typer.Option(
+        None, metavar="FILE", readable=False, help="Heights in metres above the ellipsoid, for PAN and MS with RPCs."
+    ),
     displacement: bool = typer.Option(
         False, "--displacement", help="Show the shift in each window: x, y in MS pixels."
     ),
@@ -34,15 +37,19 @@ def command(
     from pancrafter_cli.tasks.inspect import inspect_scene
 
     origin, missing = parse_point(ms_origin, "--ms-origin"), parse_nodata(nodata)
-    facts = inspect_scene(pan, tuple(ms or ()), ratio, origin, missing, displacement=displacement)
+    facts = inspect_scene(pan, tuple(ms or ()), ratio, origin, missing, dem, displacement=displacement)
     if as_json:
         print_json(facts)
         return
     print_rows(
         [
             ("product", facts.layout),
-            ("PAN", f"{facts.pan_shape[1]} x {facts.pan_shape[0]} pixels, {facts.pan_dtype}"),
-            ("MS", f"{facts.ms_shape[1]} x {facts.ms_shape[0]} pixels, {facts.bands} bands, {facts.dtype}"),
+            ("PAN", f"{facts.pan_shape[1]} x {facts.pan_shape[0]} pixels, {facts.pan_dtype}{_up_to(facts.pan_peak)}"),
+            (
+                "MS",
+                f"{facts.ms_shape[1]} x {facts.ms_shape[0]} pixels, {facts.bands} bands, "
+                f"{facts.dtype}{_up_to(facts.ms_peak)}",
+            ),
             ("bands", ", ".join(facts.band_names)),
             ("CRS", facts.crs or "none"),
             (
@@ -66,6 +73,12 @@ def command(
             ("memory", f"about {facts.memory_bytes / 2**30:.1f} GiB"),
         ]
     )
+    for notice in facts.notices + facts.shift.warnings:
+        print(f"notice: {notice}")
     for w in facts.displacement or ():
         where = f"MS row {w.row:g}, column {w.col:g}"
         print(f"{where}: {w.dx:+.2f}, {w.dy:+.2f} +- {w.sigma:.2f}, fit {w.fit:.2f}" if w.matched else f"{where}: none")
+
+
+def _up_to(peak: float | None) -> str:
+    return "" if peak is None else f" up to {peak:g}"

@@ -41,6 +41,7 @@ def command(
     ms_origin: str | None = typer.Option(
         None, metavar="X,Y", help="MS upper-left corner in PAN pixels; only for files without georeferencing."
     ),
+    dem: Path | None = typer.Option(None, metavar="FILE", help="As given to sharpen (--full-res)."),
     peak: float | None = typer.Option(
         None, help="Greatest possible DN; default: of the sensor, else of the reference."
     ),
@@ -75,7 +76,7 @@ def command(
         cut=cut,
         peak=peak,
         registration=parse_registration(registration),
-        scene=SceneOptions(ratio=ratio if full_res else None, ms_origin=parse_point(ms_origin, "--ms-origin")),
+        scene=SceneOptions(ratio=ratio if full_res else None, ms_origin=parse_point(ms_origin, "--ms-origin"), dem=dem),
     )
     with ExitStack() as stack:
         measured = score(options, stack)

@@ -87,6 +87,9 @@ def command(
     nodata: str | None = typer.Option(
         None, help="DN without data in place of what the files declare; auto: find undeclared collars."
     ),
+    dem: Path | None = typer.Option(
+        None, metavar="FILE", readable=False, help="Heights in metres above the ellipsoid, for PAN and MS with RPCs."
+    ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace an existing output."),
     progress: bool | None = typer.Option(
         None, "--progress/--no-progress", help="Progress bar on stderr; default: on a terminal."
@@ -117,6 +120,7 @@ def command(
         ratio=ratio,
         ms_origin=parse_point(ms_origin, "--ms-origin"),
         nodata=parse_nodata(nodata),
+        dem=dem,
         overwrite=overwrite,
         confidence=confidence,
         score=score,

@@ -49,6 +49,7 @@ _TRIMS, _TRIM_AT = 8, 4.0  # rounds of regression; what is further off than so m
 _PER_UNKNOWN = 4  # samples
 _PILED = 16  # saturated pixels that a sample must hold to be seen as such
 _TOP_SHARE = 0.01
+_OVERSHOOTING = 1e-3
 _DARK = 0.1  # of PAN's mean: below it, differences count as if PAN were so bright
 
 
@@ -110,18 +111,22 @@ def fit_relation(pan: FloatArray, ms: FloatArray) -> Relation:
     return Relation(solution[:-1], float(solution[-1]), max(AGREEMENT_TOLERANCE, _TYPICAL_FACTOR * typical), level)
 
 
-def saturation_level(samples: NDArray[np.floating], dtype: str) -> float:
+def saturation_level(samples: NDArray[np.floating], dtype: str, peak: float | None = None) -> float:
     """The DN at which an image is saturated, from samples (n,) and its number format; infinite when at none.
 
-    Integers end where their format does. Before that, the greatest value is taken for saturation when 16 samples or
-    more have it, and no fewer than lie in the 1 % of the range below it: 11-bit sensors stop at 2047.
+    Integers end where their format does, or at `peak`, the greatest DN by the metadata, unless more than one sample in
+    a thousand is above it (interpolation overshoots a little; more than that refutes the metadata). Before that, the
+    greatest value is taken for saturation when 16 samples or more have it, and no fewer than lie in the 1 % of the
+    range below it: 11-bit sensors stop at 2047.
     """
     end = float(np.iinfo(dtype).max) if np.dtype(dtype).kind in "iu" else np.inf
     if not samples.size:
         return end
+    if peak is not None and (samples > peak).mean() <= _OVERSHOOTING:
+        end = min(end, peak)
     top = float(samples.max())
     at, below = (samples >= top).sum(), (samples >= top - _TOP_SHARE * abs(top)).sum()
-    return top if at >= _PILED and at >= below - at else end
+    return min(top, end) if at >= _PILED and at >= below - at else end
 
 
 def disagreement(evidence: Evidence, relation: Relation) -> Float32:

@@ -41,7 +41,8 @@ class WindowShift:
     """Shift (dx right, dy down) of one window, in MS pixels; row, col: its centre on the MS grid.
 
     sigma: standard error by the residuals of the match; fit: share of PAN's detail that the bands explain there,
-    0 where the window could not be matched.
+    0 where the window could not be matched. common: the greatest such share at any shift that was looked at; texture:
+    how much detail the bands share among themselves (`texture`); both NaN where PAN is flat.
     """
 
     row: float
@@ -50,6 +51,8 @@ class WindowShift:
     dx: float = 0.0
     sigma: float = math.inf
     fit: float = 0.0
+    common: float = math.nan
+    texture: float = math.nan
 
     @property
     def matched(self) -> bool:
@@ -100,6 +103,21 @@ def surface(sample: Sample) -> FloatArray | None:
     enough = (count > 0.5 * use.sum()) & (energy > 1e-9 * energy.max(initial=0.0))
     explained = np.einsum("iyx,ij,jyx->yx", cross, power, cross)
     return np.where(enough, explained / np.where(enough, energy, 1), 0.0)
+
+
+def texture(sample: Sample) -> float:
+    """How much detail the MS bands have in common, 0 to 1: 0 for noise and for a single band; NaN where PAN is flat.
+
+    That is (m - 1) / (C - 1), m being the greatest eigenvalue of the correlation matrix of the C bands: the mean
+    correlation of bands that are all alike, whatever their signs. Noise differs from band to band, the ground does not.
+    """
+    if not _detail(sample.pan)[sample.pan_valid].any():
+        return math.nan
+    bands = _detail(sample.ms)[:, _eroded(sample.ms_valid)]
+    bands = bands[bands.std(axis=1) > 0]
+    if len(bands) < 2:
+        return 0.0
+    return float((np.linalg.eigvalsh(np.corrcoef(bands))[-1] - 1) / (len(bands) - 1))
 
 
 def peak(surface: FloatArray) -> tuple[float, float]:

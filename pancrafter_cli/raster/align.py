@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from affine import Affine
@@ -11,10 +12,12 @@ from affine import Affine
 from pancrafter_cli.errors import GeometryError, UsageError
 from pancrafter_cli.geometry.grid import Grid, grid_map, is_axis_aligned, overlap
 from pancrafter_cli.raster.crs import same_crs
+from pancrafter_cli.raster.dem import Dem
 from pancrafter_cli.raster.inputs import RasterFile
+from pancrafter_cli.raster.ortho import Ground, OrthoMap, SensorImage, ortho_grids, ortho_notices
 from pancrafter_cli.raster.stack import BandStack, Readable
 from pancrafter_cli.raster.turns import turned_to
-from pancrafter_cli.raster.warp import WarpedRaster, largest_move, parallel_grid
+from pancrafter_cli.raster.warp import WarpedRaster, largest_move, parallel_grid, pixel_map
 
 MIN_RATIO, MAX_RATIO = 1.05, 100.0  # what is read of PAN at a time grows with the ratio
 _MIN_IMPLIED_RATIO = 1.5  # below this, sizes alone are no sign of a PAN and MS pair
@@ -31,13 +34,15 @@ class SceneOptions:
     `ratio` is MS pixel size / PAN pixel size; `ms_origin` is where the upper-left corner of MS lies, (x, y)
     in PAN pixels from the upper-left corner of PAN; both are for files without georeferencing. `nodata` (DN) takes
     the place of what either file declares; "auto" adds undeclared collars to it (see `collar.Collar`). `band_names`
-    names the bands that their files do not.
+    names the bands that their files do not. `dem` is a raster of heights (metres above the ellipsoid) for files with
+    RPCs, which then place them whatever else does.
     """
 
     ratio: float | None = None
     ms_origin: tuple[float, float] | None = None
     nodata: Nodata | None = None
     band_names: tuple[str, ...] = ()
+    dem: Path | None = None
 
 
 def parse_nodata(text: str | None) -> Nodata | None:
@@ -56,23 +61,31 @@ def parse_nodata(text: str | None) -> Nodata | None:
 
 @dataclass(frozen=True)
 class Placement:
-    """MS as it is to be read: its grid, parallel to that of PAN, and whether it had to be warped for that."""
+    """PAN and MS as they are to be read, on parallel grids; `notices` for people.
 
+    `warped` tells whether MS had to be resampled for that.
+    """
+
+    pan: Readable
+    pan_grid: Grid
     source: Readable
     grid: Grid
     warped: bool = False
+    notices: tuple[str, ...] = ()
 
 
-def place(pan: RasterFile, ms: BandStack, options: SceneOptions) -> Placement:
-    """Put MS on a grid parallel to the PAN axes.
+def place(pan: RasterFile, ms: BandStack, options: SceneOptions, dem: Dem | None = None) -> Placement:
+    """Put MS on a grid parallel to the PAN axes; both on grids of the ground where only RPCs tell their place.
 
     What the options say of nodata and band names is applied first. Raises UsageError for options that do not apply
     and GeometryError when the two cannot be related.
     """
     _tell(pan, ms, options)
+    if _by_rpcs(pan, ms, options, dem):
+        return _orthorectified(pan, ms, dem)
     _check_orthorectified(pan, ms, options)
     if not pan.georeferenced and not ms.georeferenced:
-        return Placement(ms, _told_grid(pan.grid, ms.grid, options))
+        return Placement(pan, pan.grid, ms, _told_grid(pan.grid, ms.grid, options))
     if options.ratio is not None or options.ms_origin is not None:
         raise UsageError(
             "--ratio and --ms-origin are for files without georeferencing, and these files have it",
@@ -81,22 +94,23 @@ def place(pan: RasterFile, ms: BandStack, options: SceneOptions) -> Placement:
     _check_both_say(pan, ms)
     grid = ms.grid
     if not same_crs(pan.grid.crs_wkt, grid.crs_wkt) and largest_move(pan.grid, grid) > _SAME_PLACE_PIXELS:
-        return _warp(pan.grid, ms)
+        return _warp(pan, ms)
     grid = turned_to(replace(grid, crs_wkt=pan.grid.crs_wkt), pan.grid)
     if not is_axis_aligned(pan.grid, grid):
-        return _warp(pan.grid, ms)
-    return Placement(ms, grid)
+        return _warp(pan, ms)
+    return Placement(pan, pan.grid, ms, grid)
 
 
-def overlap_window(pan: RasterFile, ms: BandStack, grid: Grid) -> tuple[int, int, int, int]:
-    """(row, column, height, width) of the PAN pixels whose centre lies inside `grid`, that of MS.
+def overlap_window(pan: RasterFile, ms: BandStack, placement: Placement) -> tuple[int, int, int, int]:
+    """(row, column, height, width) of the PAN pixels whose centre lies inside the grid of MS, as both are placed.
 
     Raises GeometryError when PAN is not finer than MS or far finer, and when there are no such pixels.
     """
-    relation = grid_map(pan.grid, grid)
+    pan_grid, grid = placement.pan_grid, placement.grid
+    relation = grid_map(pan_grid, grid)
     if relation.ratio < MIN_RATIO:
         raise GeometryError(
-            f"PAN is not finer than MS: the pixel of {pan.path} is {_size(pan.grid)}, "
+            f"PAN is not finer than MS: the pixel of {pan.path} is {_size(pan_grid)}, "
             f"that of {ms.path} is {_size(grid)}",
             "PAN comes first; the files may be swapped",
         )
@@ -109,16 +123,62 @@ def overlap_window(pan: RasterFile, ms: BandStack, grid: Grid) -> tuple[int, int
     (top, bottom), (left, right) = overlap(relation.rows), overlap(relation.cols)
     if bottom <= top or right <= left:
         raise GeometryError(
-            f"PAN and MS do not overlap: {pan.path} covers {_extent(pan.grid)}, {ms.path} {_extent(grid)}",
+            f"PAN and MS do not overlap: {pan.path} covers {_extent(pan_grid)}, {ms.path} {_extent(grid)}",
             "give files of the same place; gdalinfo shows where a file lies",
         )
     return top, left, bottom - top, right - left
 
 
-def _warp(pan: Grid, ms: BandStack) -> Placement:
+def _warp(pan: RasterFile, ms: BandStack) -> Placement:
     """MS resampled onto axes parallel to those of PAN."""
-    grid = parallel_grid(pan, ms.grid)
-    return Placement(WarpedRaster(ms, grid), grid, warped=True)
+    grid = parallel_grid(pan.grid, ms.grid)
+    return Placement(pan, pan.grid, WarpedRaster(ms, grid, pixel_map(grid, ms.grid)), grid, warped=True)
+
+
+def _by_rpcs(pan: RasterFile, ms: BandStack, options: SceneOptions, dem: Dem | None) -> bool:
+    """Whether RPCs place PAN and MS: both have them, and nothing else does or a DEM is given.
+
+    Raises GeometryError for a DEM and a file without RPCs, and UsageError for options that do not go with it.
+    """
+    files = [pan, *ms.sources]
+    lacking = [file for file in files if file.rpc is None]
+    told = options.ratio is not None or options.ms_origin is not None
+    if dem is None:
+        return not lacking and not told and all(file.orthorectify is not None for file in files)
+    if told:
+        raise UsageError("--dem and --ratio or --ms-origin exclude each other", "RPCs tell where the files lie")
+    if lacking:
+        raise GeometryError(
+            f"{lacking[0].path} has no RPCs; a DEM is of use only when both PAN and MS have them",
+            "leave out --dem, or put the vendor's RPC file beside the image",
+        )
+    return True
+
+
+def _orthorectified(pan: RasterFile, ms: BandStack, dem: Dem | None) -> Placement:
+    """PAN and MS resampled onto grids of the ground. Raises GeometryError when RPCs or DEM do not allow it."""
+    pan_rpc, ms_rpc = pan.rpc, ms.sources[0].rpc
+    assert pan_rpc is not None
+    assert ms_rpc is not None
+    for file in ms.sources[1:]:
+        if file.rpc != ms_rpc:
+            raise GeometryError(
+                f"{file.path}: its RPCs are not those of {ms.path}", "give bands of one camera, or orthorectify them"
+            )
+    ground = Ground(pan_rpc.height.offset, dem)
+    pan_grid, ms_grid = ortho_grids(
+        SensorImage(pan_rpc, pan.grid.width, pan.grid.height),
+        SensorImage(ms_rpc, ms.grid.width, ms.grid.height),
+        ground,
+    )
+    return Placement(
+        WarpedRaster(pan, pan_grid, OrthoMap(pan_grid, pan_rpc, ground)),
+        pan_grid,
+        WarpedRaster(ms, ms_grid, OrthoMap(ms_grid, ms_rpc, ground)),
+        ms_grid,
+        warped=True,
+        notices=ortho_notices(pan_grid, ground),
+    )
 
 
 def _tell(pan: RasterFile, ms: BandStack, options: SceneOptions) -> None:
@@ -144,13 +204,17 @@ def _check_orthorectified(pan: RasterFile, ms: BandStack, options: SceneOptions)
     Raises GeometryError with the command that orthorectifies.
     """
     told = options.ratio is not None or options.ms_origin is not None
-    needing = [file for file in (pan, *ms.sources) if file.orthorectify is not None]
+    files = [pan, *ms.sources]
+    needing = [file for file in files if file.orthorectify is not None]
     if not needing or (told and not pan.georeferenced and not ms.georeferenced):
         return
     also = f" (and {len(needing) - 1} more)" if len(needing) > 1 else ""
     commands = "; ".join(str(file.orthorectify) for file in needing)
+    by = "RPCs" if needing[0].rpc is not None else "ground control points"
+    without = [file.path for file in files if file.rpc is None]
+    lacks = f", and {without[0]} has no RPCs" if by == "RPCs" and without else ""
     raise GeometryError(
-        f"{needing[0].path}{also}: RPCs or ground control points tell where it lies, and no transform does",
+        f"{needing[0].path}{also}: {by} tell where it lies and no transform does{lacks}",
         f"orthorectify first, with a DEM of the place or without -to: {commands}",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
@@ -54,3 +55,10 @@ def point_map(source: str | None, target: str | None) -> PointMap:
         return np.asarray(out_x), np.asarray(out_y)
 
     return transform
+
+
+def apply_affine(transform: Affine, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Apply an affine transform to arrays x, y."""
+    t = transform
+    with np.errstate(invalid="ignore"):
+        return t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f

@@ -24,7 +24,14 @@ from pancrafter_cli.raster.env import GDAL_FAILURES, opening, reading
 from pancrafter_cli.raster.landsat import FILL_BIT, SURFACE_OFFSET, SURFACE_SCALE, landsat_band, quality_file
 from pancrafter_cli.raster.paths import gdal_name, is_local
 from pancrafter_cli.raster.spec import DTYPES, BandFacts, as_dtype
-from pancrafter_cli.raster.vendor import band_names, lost_corner, orthorectify_command, vendor_nodata
+from pancrafter_cli.raster.vendor import (
+    band_names,
+    greatest_dn,
+    lost_corner,
+    orthorectify_command,
+    rpc_model,
+    vendor_nodata,
+)
 from pancrafter_cli.raster.windows import spread_windows
 
 Block = tuple[NDArray[np.float32], NDArray[np.bool_]]
@@ -41,8 +48,9 @@ class RasterFile:
     """One open raster: its grid, its spectral bands, and reading them with their validity.
 
     `nodata` holds one value (DN) or None per spectral band, `masked` tells whether a mask, an alpha band, a collar
-    or `quality`, the open QA_PIXEL raster of the same grid, limits what is valid. `orthorectify` is the command
-    for a file that RPCs or ground control points place and no transform, else None.
+    or `quality`, the open QA_PIXEL raster of the same grid, limits what is valid. `peak` is the greatest DN that its
+    metadata allow, None when they do not tell. `rpc` are its RPCs, if it has
+    any; `orthorectify` is the command for a file that RPCs or ground control points place and no transform, else None.
     """
 
     def __init__(self, path: Path, dataset: Any, quality: Any = None) -> None:
@@ -50,7 +58,9 @@ class RasterFile:
         self._dataset = dataset
         self._quality = quality
         self._collar: Collar | None = None
-        self.orthorectify = orthorectify_command(path, dataset)
+        self.peak = greatest_dn(dataset)
+        self.rpc = rpc_model(dataset)
+        self.orthorectify = orthorectify_command(path, dataset, self.rpc)
         self.alpha = _true_alpha(path, dataset)
         self.indexes = [b for b in dataset.indexes if b != self.alpha]
         self.bands = len(self.indexes)

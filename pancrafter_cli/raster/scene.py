@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pancrafter_cli.errors import GeometryError, RasterError, UsageError
 from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap, grid_map, overlap
 from pancrafter_cli.raster.align import Placement, SceneOptions, overlap_window, place
+from pancrafter_cli.raster.dem import Dem
 from pancrafter_cli.raster.inputs import Block, RasterFile, open_raster
 from pancrafter_cli.raster.spec import OutputSpec, as_dtype
 from pancrafter_cli.raster.stack import BandStack
@@ -31,24 +32,29 @@ class Scene:
     """One PAN and one MS raster of the same place, on the PAN grid cut to where both lie.
 
     `grid` is the output grid, `ms_map` takes its pixels to the pixels that `read_ms` counts, `files` are all
-    files that reading depends on. `shift` (dx, dy) is how far, in MS pixels, MS content is taken to lie further right
-    and down than its georeferencing says; see `with_shift`. May be used by several threads; reads wait for each other.
+    files that reading depends on, `notices` is what people should know of how they were placed. `shift` (dx, dy) is how
+    far, in MS pixels, MS content is taken to lie further right and down than its georeferencing says; see
+    `with_shift`. May be used by several threads; reads wait for each other.
     """
 
-    def __init__(self, pan: RasterFile, ms: BandStack, options: SceneOptions = NO_OPTIONS) -> None:
+    def __init__(
+        self, pan: RasterFile, ms: BandStack, options: SceneOptions = NO_OPTIONS, dem: Dem | None = None
+    ) -> None:
         self._pan, self._ms = pan, ms
+        self._sources = (pan, *ms.sources) if dem is None else (pan, *ms.sources, dem.file)
         self._lock = threading.RLock()
-        self._placement: Placement = place(pan, ms, options)
-        top, left, height, width = overlap_window(pan, ms, self._placement.grid)
+        self._placement: Placement = place(pan, ms, options, dem)
+        top, left, height, width = overlap_window(pan, ms, self._placement)
         self._pan_origin = top, left
-        self.grid: Grid = pan.grid.window(top, left, height, width)
+        self.grid: Grid = self._placement.pan_grid.window(top, left, height, width)
         self.ms_map: GridMap = grid_map(self.grid, self._placement.grid)
         self.shift = 0.0, 0.0
         self.ratio = self.ms_map.ratio
         self.bands = ms.bands
         self.dtype = ms.dtype
         self.warped = self._placement.warped
-        self.files: tuple[Path, ...] = tuple(f for r in (pan, *ms.sources) for f in r.files)
+        self.notices = self._placement.notices
+        self.files: tuple[Path, ...] = tuple(f for r in self._sources for f in r.files)
         _share_nodata(pan, ms)
         self.nodata, self.needs_mask = _output_validity(pan, ms, self.warped)
         self._nearest = nearest_pixels(self.ms_map.rows), nearest_pixels(self.ms_map.cols)
@@ -60,13 +66,19 @@ class Scene:
 
     @property
     def pan_grid(self) -> Grid:
-        """The grid of the whole PAN file."""
-        return self._pan.grid
+        """The grid of the whole PAN file, or of PAN orthorectified."""
+        return self._placement.pan_grid
 
     @property
     def pan_dtype(self) -> str:
         """Number format of PAN."""
         return self._pan.dtype
+
+    @property
+    def peaks(self) -> tuple[float | None, float | None]:
+        """The greatest DN of PAN and of MS by their metadata, None where these do not tell."""
+        known = [file.peak for file in self._ms.sources if file.peak is not None]
+        return self._pan.peak, max(known) if len(known) == len(self._ms.sources) else None
 
     @property
     def metadata(self) -> tuple[str, ...]:
@@ -113,7 +125,7 @@ class Scene:
         """
         _check_inside(row, col, height, width, self.grid)
         with self._lock:
-            return self._pan.read(row + self._pan_origin[0], col + self._pan_origin[1], height, width)
+            return self._placement.pan.read(row + self._pan_origin[0], col + self._pan_origin[1], height, width)
 
     def read_ms(self, row: int, col: int, height: int, width: int) -> Block:
         """MS in a window of `ms_grid`: (C, h, w) in DN, 0 where invalid, and which are valid (C, h, w).
@@ -168,7 +180,7 @@ class Scene:
     def close(self) -> None:
         """Close all files."""
         with self._lock:
-            for file in (self._pan, *self._ms.sources):
+            for file in self._sources:
                 file.close()
 
     def __enter__(self) -> Self:
@@ -200,7 +212,12 @@ def open_scene(pan: Path, ms: Sequence[Path], options: SceneOptions = NO_OPTIONS
         for path in ms:
             ms_files.append(open_raster(Path(path)))
             opened.callback(ms_files[-1].close)
-        scene = Scene(pan_file, BandStack(ms_files), options)
+        dem = None
+        if options.dem is not None:
+            dem_file = open_raster(Path(options.dem))
+            opened.callback(dem_file.close)
+            dem = Dem(dem_file)
+        scene = Scene(pan_file, BandStack(ms_files), options, dem)
         opened.pop_all()
     return scene
 

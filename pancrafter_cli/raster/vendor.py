@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 from affine import Affine
+
+from pancrafter_cli.geometry.rpc import COEFFICIENTS, Normalised, RpcModel
 
 _IMD_BANDS = {
     "C": "coastal",
@@ -45,13 +49,23 @@ def band_names(dataset: Any) -> tuple[str, ...]:
 def vendor_nodata(dataset: Any) -> float | None:
     """The DN that DIMAP metadata call NODATA, None when they name none."""
     dimap = _dimap(dataset)
-    if dimap is None:
-        return None
-    for special in dimap.iter("Special_Value"):
-        count = special.findtext("SPECIAL_VALUE_COUNT") or ""
-        if (special.findtext("SPECIAL_VALUE_TEXT") or "").strip().upper() == "NODATA" and count.strip().isdecimal():
-            return float(count)
-    return None
+    return None if dimap is None else _special_value(dimap, "NODATA")
+
+
+def greatest_dn(dataset: Any) -> float | None:
+    """The greatest DN the image can hold by its metadata, None when they tell no less than the number format does.
+
+    DIMAP names the DN of saturation or the bits of the product; IMD, TIFF, NITF and JPEG2000 the bits of a pixel.
+    """
+    dimap = _dimap(dataset)
+    saturated = None if dimap is None else _special_value(dimap, "SATURATED")
+    if saturated:
+        return saturated
+    texts = [] if dimap is None else [dimap.findtext(f".//{name}") for name in ("PRODUCT_RANGE", "NBITS")]
+    texts += [dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"), dataset.tags(ns="IMD").get("bitsPerPixel")]
+    stored = 8 * np.dtype(dataset.dtypes[0]).itemsize
+    bits = [int(text) for text in texts if text and text.strip().isdecimal() and 0 < int(text) < stored]
+    return float(2 ** bits[0] - 1) if bits else None
 
 
 def lost_corner(dataset: Any) -> bool:
@@ -59,17 +73,50 @@ def lost_corner(dataset: Any) -> bool:
     return dataset.driver == "TIL" and bool(dataset.crs) and "MAP_PROJECTED_PRODUCT.ULX" not in dataset.tags(ns="IMD")
 
 
-def orthorectify_command(path: Path, dataset: Any) -> str | None:
-    """The gdalwarp command for a file whose place is given by RPCs or ground control points only, else None."""
+def rpc_model(dataset: Any) -> RpcModel | None:
+    """The RPCs that GDAL finds in a file or beside it; None when there are none, or none that make sense."""
+    try:
+        rpc = dataset.rpcs
+        if rpc is None:
+            return None
+        parts = [
+            Normalised(float(getattr(rpc, f"{name}_off")), float(getattr(rpc, f"{name}_scale")))
+            for name in ("line", "samp", "lat", "long", "height")
+        ]
+        polynomials = [
+            tuple(float(c) for c in getattr(rpc, f"{name}_coeff"))
+            for name in ("line_num", "line_den", "samp_num", "samp_den")
+        ]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return None  # numbers that are none
+    numbers = [n for part in parts for n in (part.offset, part.scale)] + [c for p in polynomials for c in p]
+    sizes = [part.scale for part in parts]
+    if not all(map(math.isfinite, numbers)) or 0 in sizes or any(len(p) != COEFFICIENTS for p in polynomials):
+        return None
+    line, sample, lat, lon, height = parts
+    return RpcModel(line, sample, lat, lon, height, *polynomials)
+
+
+def orthorectify_command(path: Path, dataset: Any, rpc: RpcModel | None) -> str | None:
+    """The gdalwarp command for a file whose place is given by its RPCs or ground control points only, else None."""
     if not Affine(*tuple(dataset.transform)[:6]).almost_equals(Affine.identity()):
         return None
     output = f"{path.stem}_ortho.tif"
-    if dataset.rpcs is not None:
-        zone = int((dataset.rpcs.long_off + 180) // 6) % 60 + 1
-        code = (32600 if dataset.rpcs.lat_off >= 0 else 32700) + zone
+    if rpc is not None:
+        zone = int((rpc.lon.offset + 180) // 6) % 60 + 1
+        code = (32600 if rpc.lat.offset >= 0 else 32700) + zone
         return f"gdalwarp -rpc -to RPC_DEM=DEM.tif -t_srs EPSG:{code} -r cubic {path} {output}"
     if len(dataset.gcps[0]) >= _FEWEST_POINTS:
         return f"gdalwarp -tps -r cubic {path} {output}"
+    return None
+
+
+def _special_value(dimap: ElementTree.Element, name: str) -> float | None:
+    """The DN to which a DIMAP document gives a special meaning."""
+    for special in dimap.iter("Special_Value"):
+        count = special.findtext("SPECIAL_VALUE_COUNT") or ""
+        if (special.findtext("SPECIAL_VALUE_TEXT") or "").strip().upper() == name and count.strip().isdecimal():
+            return float(count)
     return None
 
 

@@ -24,6 +24,7 @@ from pancrafter_cli.geometry.consistency import DRIFT_TOLERANCE, degraded, plan_
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_reach
 from pancrafter_cli.geometry.grid import AxisMap, overlap
 from pancrafter_cli.geometry.resample import CUBIC_SUPPORT
+from pancrafter_cli.geometry.sensors import sensor_from_metadata, sensor_mtf
 from pancrafter_cli.raster.scene import Scene
 from pancrafter_cli.raster.windows import spread_windows, window_of
 from pancrafter_cli.tasks.register import Registration
@@ -150,8 +151,17 @@ def _measure(scene: Scene) -> tuple[Relation, Tops]:
         supported = use & (degraded(plan, pan_valid.astype(np.float32))[0] > _SUPPORTED)
         pairs.append(np.concatenate([degraded(plan, pan), ms])[inner][:, supported[inner]])
     samples = np.concatenate(pairs, axis=1).astype(np.float64)
-    tops = np.array([saturation_level(band, scene.dtype) for band in np.concatenate(coarse, axis=1)])
-    return fit_relation(samples[0], samples[1:]), Tops(saturation_level(np.concatenate(fine), scene.pan_dtype), tops)
+    pan_peak, ms_peak = _peaks(scene)
+    tops = np.array([saturation_level(band, scene.dtype, ms_peak) for band in np.concatenate(coarse, axis=1)])
+    top = saturation_level(np.concatenate(fine), scene.pan_dtype, pan_peak)
+    return fit_relation(samples[0], samples[1:]), Tops(top, tops)
+
+
+def _peaks(scene: Scene) -> tuple[float | None, float | None]:
+    """The greatest DN of PAN and MS by their metadata, else of the sensor that these name, else None."""
+    sensor = sensor_mtf(sensor_from_metadata(scene.metadata)).peak
+    pan, ms = (sensor if peak is None else peak for peak in scene.peaks)
+    return pan, ms
 
 
 def _sample_windows(scene: Scene) -> Iterator[tuple[Span, Span]]:

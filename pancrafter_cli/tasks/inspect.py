@@ -33,20 +33,23 @@ _LOOK_SIZE = 128  # MS pixels
 class SceneFacts:
     """What the tool sees: shapes as (rows, columns), pixel sizes (x, y) in CRS units, shares from 0 to 1.
 
-    shift: of MS against PAN, and what `sharpen` makes of it unless told otherwise. displacement: the shift window by
-    window, None when not asked for. correlation: of PAN degraded to the MS grid with each band, after that correction.
-    passes: how often a tile goes through the network to cover all bands.
+    pan_peak, ms_peak: the greatest DN by the metadata, None where these do not tell. shift: of MS against PAN, and what
+    `sharpen` makes of it unless told otherwise. displacement: the shift window by window, None when not asked for.
+    correlation: of PAN degraded to the MS grid with each band, after that correction. passes: how often a tile goes
+    through the network to cover all bands. notices: how PAN and MS were placed.
     """
 
     layout: str
     pan_shape: tuple[int, int]
     pan_dtype: str
+    pan_peak: float | None
     pan_pixel: tuple[float, float]
     ms_shape: tuple[int, int]
     ms_pixel: tuple[float, float]
     bands: int
     band_names: tuple[str, ...]
     dtype: str
+    ms_peak: float | None
     crs: str | None
     warped: bool
     ratio: float
@@ -64,6 +67,7 @@ class SceneFacts:
     tile: int
     tiles: int
     memory_bytes: int
+    notices: tuple[str, ...]
 
 
 def inspect_scene(
@@ -72,6 +76,7 @@ def inspect_scene(
     ratio: float | None = None,
     ms_origin: tuple[float, float] | None = None,
     nodata: Nodata | None = None,
+    dem: Path | None = None,
     *,
     displacement: bool = False,
 ) -> SceneFacts:
@@ -80,7 +85,7 @@ def inspect_scene(
     Raises RasterError, GeometryError or UsageError where `sharpen` would, but for a shift that `sharpen` refuses.
     """
     product = find_product([pan, *ms])
-    options = SceneOptions(ratio, ms_origin, nodata, product.band_names)
+    options = SceneOptions(ratio, ms_origin, nodata, product.band_names, dem)
     with open_scene(product.pan, product.ms, options) as scene:
         spec = read_spec(resolve(DEFAULT_MODEL))
         check_ratio(scene, spec)
@@ -93,12 +98,14 @@ def inspect_scene(
             layout=product.layout,
             pan_shape=scene.pan_grid.shape,
             pan_dtype=scene.pan_dtype,
+            pan_peak=scene.peaks[0],
             pan_pixel=scene.pan_grid.pixel_size,
             ms_shape=scene.ms_grid.shape,
             ms_pixel=scene.ms_grid.pixel_size,
             bands=scene.bands,
             band_names=tuple(b.description or f"band {n}" for n, b in enumerate(scene.output.bands, 1)),
             dtype=scene.dtype,
+            ms_peak=scene.peaks[1],
             crs=crs_name(scene.grid.crs_wkt),
             warped=scene.warped,
             ratio=scene.ratio,
@@ -118,6 +125,7 @@ def inspect_scene(
             memory_bytes=estimate_memory(
                 spec.config.width, DEFAULT_TILE + DEFAULT_BLEND + 2 * DEFAULT_HALO, scene.bands
             ),
+            notices=scene.notices,
         )
 
 

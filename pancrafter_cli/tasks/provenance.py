@@ -79,6 +79,8 @@ def method_tags(facts: FuserFacts, scene: Scene, tile: int, halo: int) -> dict[s
         "PANCRAFTER_DEVICE": facts.device,
         "PANCRAFTER_PRECISION": facts.precision,
     }
+    if scene.notices:
+        tags["PANCRAFTER_NOTICES"] = "; ".join(scene.notices)
     of_model = {
         "PANCRAFTER_MODEL": facts.model,
         "PANCRAFTER_MODEL_SHA256": facts.model_sha256,
@@ -91,6 +93,7 @@ def method_tags(facts: FuserFacts, scene: Scene, tile: int, halo: int) -> dict[s
 def request_tags(options: SharpenOptions) -> dict[str, str]:
     """What was asked for, as JSON: with the same inputs and model, the same request makes the same product."""
     asked = {name: getattr(options, name) for name in _REQUEST}
+    asked["dem"] = None if options.dem is None else options.dem.name
     by_default = DEFAULT_CONSISTENCY if options.method == NETWORK else 0
     asked["consistency"] = by_default if options.consistency is None else options.consistency
     return {"PANCRAFTER_REQUEST": json.dumps(asked, sort_keys=True)}

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pancrafter_cli.errors import GeometryError, UsageError
+from pancrafter_cli.geometry.matching import SEARCH
 from pancrafter_cli.geometry.registration import Shift, summarise, window_shifts
 from pancrafter_cli.raster.scene import Scene
 
 Choice = Literal["auto", "off"] | tuple[float, float]
-Outcome = Literal["negligible", "corrected", "unmeasured", "uncertain", "too far", "disagreeing", "given", "off"]
+Outcome = Literal[
+    "negligible", "corrected", "unmeasured", "uncertain", "too far", "disagreeing", "unrelated", "given", "off"
+]
 
 DEFAULT_REGISTRATION: Choice = "auto"
 SMALLEST_SHIFT, LARGEST_SHIFT = 0.05, 2.0  # MS pixels: less is not worth a correction, more is no longer plausible
@@ -23,6 +26,7 @@ _WORDS: dict[str, str] = {
     "uncertain": "too uncertain, not corrected",
     "too far": "too far to be corrected unasked",
     "disagreeing": "windows disagree",
+    "unrelated": "PAN and MS show nothing in common",
     "given": "as given",
     "off": "not measured",
 }
@@ -34,7 +38,8 @@ class Registration:
 
     dx, dy: MS pixels by which MS content lies further right and down than its georeferencing says; spread: how far
     windows scatter around it (infinite where nothing was measured); windows: how many were matched of those `looked`
-    at; applied: whether the scene was corrected by dx, dy; mode: what was asked for.
+    at; applied: whether the scene was corrected by dx, dy; mode: what was asked for. `textured`: whether there was
+    detail to match.
     """
 
     dx: float
@@ -45,11 +50,22 @@ class Registration:
     applied: bool
     mode: Literal["auto", "off", "given"]
     outcome: Outcome
+    textured: bool = False
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What people should check."""
+        if self.outcome not in ("unmeasured", "uncertain") or not self.textured:
+            return ()
+        return (
+            "PAN and MS both have detail, and hardly any of it matches: check that they are of one place and time, and "
+            "their georeferencing",
+        )
 
     @property
     def text(self) -> str:
         """All of it in a line for people."""
-        if self.outcome in ("off", "unmeasured"):
+        if self.outcome in ("off", "unmeasured", "unrelated"):
             seen = f" ({self.windows} of {self.looked} windows matched)" if self.mode == "auto" else ""
             return _WORDS[self.outcome] + seen
         shift = f"{self.dx:+.2f}, {self.dy:+.2f} MS pixels (x, y), {_WORDS[self.outcome]}"
@@ -73,7 +89,8 @@ def register(scene: Scene, choice: Choice = DEFAULT_REGISTRATION) -> tuple[Scene
     "auto" measures: below 0.05 MS pixel nothing is done, up to 2 MS pixels the shift is corrected, and a scene in
     which too little can be matched is left as it is. "off" does nothing; (dx, dy) is taken without measuring.
 
-    Raises GeometryError for a shift beyond 2 MS pixels and for windows that disagree, RasterError when a file cannot
+    Raises GeometryError for a shift beyond 2 MS pixels, for windows that disagree and for PAN and MS whose detail has
+    nothing in common, RasterError when a file cannot
     be read, and UsageError for a shift that is not finite.
     """
     if choice == "off":
@@ -81,7 +98,7 @@ def register(scene: Scene, choice: Choice = DEFAULT_REGISTRATION) -> tuple[Scene
     if not isinstance(choice, str):
         return _given(scene, *choice)
     found = judge(summarise(window_shifts(scene)))
-    if found.outcome in ("too far", "disagreeing"):
+    if found.outcome in ("too far", "disagreeing", "unrelated"):
         raise _refusal(found)
     return scene.with_shift(found.dx, found.dy) if found.applied else scene, found
 
@@ -90,10 +107,13 @@ def judge(shift: Shift) -> Registration:
     """What "auto" makes of a measured shift, with those that `register` refuses."""
     outcome = _outcome(shift)
     applied = outcome == "corrected"
-    return Registration(shift.dx, shift.dy, shift.spread, shift.windows, shift.looked, applied, "auto", outcome)
+    facts = shift.dx, shift.dy, shift.spread, shift.windows, shift.looked
+    return Registration(*facts, applied, "auto", outcome, shift.textured)
 
 
 def _outcome(shift: Shift) -> Outcome:
+    if not shift.reliable and shift.unrelated:
+        return "unrelated"
     if shift.windows == 0:
         return "unmeasured"
     if shift.disagrees:
@@ -129,6 +149,13 @@ def _given(scene: Scene, dx: float, dy: float) -> tuple[Scene, Registration]:
 
 
 def _refusal(shift: Registration) -> GeometryError:
+    if shift.outcome == "unrelated":
+        return GeometryError(
+            f"PAN and MS show nothing in common within {SEARCH} MS pixels of where their georeferencing puts them: "
+            f"both have detail, and {shift.windows} of {shift.looked} windows match",
+            "check that they are of one place and time, and their geotransforms (gdalinfo); if you know better, say "
+            "where MS lies with --registration=DX,DY, or trust the georeferencing with --registration off",
+        )
     numbers = f"{shift.dx:+.2f}, {shift.dy:+.2f} MS pixels (x, y)"
     if shift.outcome == "too far":
         found = f"MS lies {numbers} from where its georeferencing puts it on PAN, more than {LARGEST_SHIFT:g}"

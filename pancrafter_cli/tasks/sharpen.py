@@ -73,7 +73,7 @@ class SharpenOptions:
     by default 5 for the network and none for classical methods. registration: "auto" measures how far MS lies off
     PAN and corrects it, "off" does not, (x, y) are MS pixels by which MS content lies further right and down.
     ratio, ms_origin: for files without georeferencing. nodata: DN in place of what the files declare, or "auto" to find
-    undeclared collars. band_names: of bands that their files do not name.
+    undeclared collars. band_names: of bands that their files do not name. dem: heights for files with RPCs.
     confidence: where to write the confidence layer, None for nowhere. score: measure HQNR and its parts on the product.
     stac: write a STAC item beside it. command: the command line, for the product's tags.
     """
@@ -96,6 +96,7 @@ class SharpenOptions:
     ms_origin: tuple[float, float] | None = None
     nodata: Nodata | None = None
     band_names: tuple[str, ...] = ()
+    dem: Path | None = None
     overwrite: bool = False
     confidence: Path | None = None
     score: bool = False
@@ -191,7 +192,7 @@ def sharpen_scene(
             confidence=options.confidence,
             stac=after.stac,
             scores=after.scores,
-            warnings=after.warnings,
+            warnings=scene.notices + registration.warnings + after.warnings,
         )
 
 
@@ -307,7 +308,7 @@ def _runner(options: SharpenOptions) -> Runner:
 
 
 def _scene_options(options: SharpenOptions) -> SceneOptions:
-    return SceneOptions(options.ratio, options.ms_origin, options.nodata, options.band_names)
+    return SceneOptions(options.ratio, options.ms_origin, options.nodata, options.band_names, options.dem)
 
 
 def resolve_product(options: SharpenOptions) -> tuple[SharpenOptions, str]:
