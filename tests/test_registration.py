@@ -232,6 +232,11 @@ def test_a_negligible_shift_is_left_alone(tmp_path: Path) -> None:
         assert (told.outcome, told.applied, told.tags["PANCRAFTER_SHIFT"]) == ("negligible", False, "0,0")
 
 
+def test_a_shift_that_may_be_none_is_left_alone() -> None:
+    assert judge(Shift(0.06, 0.04, 0.4, 16, 16, 0.1)).outcome == "negligible"
+    assert judge(Shift(0.06, 0.04, 0.1, 16, 16, 0.025)).outcome == "corrected"
+
+
 def test_a_shift_too_far_is_refused_with_numbers_and_flags(tmp_path: Path) -> None:
     with (
         write_scene(tmp_path, moved(make_pair(), 2.4, 1.0)) as scene,
@@ -256,7 +261,10 @@ def test_windows_that_disagree_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_measured_is_no_error(tmp_path: Path) -> None:
-    for k, pair in enumerate(unlike_pairs()[:5]):
+    noise, no_pan, no_ms, elsewhere, small, _ = unlike_pairs()
+    with write_scene(tmp_path, elsewhere) as scene, pytest.raises(GeometryError, match="nothing in common"):
+        register(scene)
+    for k, pair in enumerate((noise, no_pan, no_ms, small)):
         with write_scene(tmp_path / str(k), pair) as scene:
             same, told = register(scene)
             assert same is scene
