@@ -50,7 +50,9 @@ def command(
     ),
     model: str = typer.Option("universal-small", help="Shipped model (see `pancrafter models`) or path to one."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
-    precision: PrecisionChoice = typer.Option(PrecisionChoice.AUTO, help="auto: fp32 on a CPU, bf16 on a GPU."),
+    precision: PrecisionChoice = typer.Option(
+        PrecisionChoice.AUTO, help="auto: bf16 on GPUs, and on CPUs with units for it if it agrees with fp32."
+    ),
     tile: int = typer.Option(512, help="Tile side in PAN pixels, a multiple of 256; smaller needs less memory."),
     halo: str = typer.Option("32", help="PAN pixels read around a tile, or 'full': exact, reads twice the pixels."),
     consistency: int | None = typer.Option(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -106,16 +106,20 @@ class Norm(nn.Module):
 
     def __init__(self, norm: PixelNorm | ModulatedNorm, dtype: torch.dtype) -> None:
         super().__init__()
-        modulated = isinstance(norm, ModulatedNorm)
-        gain, offset = (1 + norm.gamma.ms, norm.beta.ms) if modulated else (norm.weight, norm.bias)
-        
-        self.register_buffer("gain", gain.detach().to(dtype))
-        self.register_buffer("offset", offset.detach().to(dtype))
+        if isinstance(norm, ModulatedNorm):
+            gain, offset = 1 + norm.gamma.ms, norm.beta.ms
+        else:
+            gain, offset = norm.weight, norm.bias
+        self.dtype = dtype
+        self.register_buffer("gain", gain.detach().float())
+        self.register_buffer("offset", offset.detach().float())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(1, C, n, W) to the same, in new memory."""
+    def forward(self, x: Tensor, *, silu: bool = False) -> Tensor:
+        """(1, C, n, W) to the same in new memory, after SiLU where asked for."""
         y = F.layer_norm(x.permute(0, 2, 3, 1), self.gain.shape, self.gain, self.offset, EPS)
-        return y.permute(0, 3, 1, 2)
+        if silu:
+            F.silu(y, inplace=True)
+        return y.to(self.dtype).permute(0, 3, 1, 2)
 
 
 def attend(qkv: Rows, kv: Rows, start: int, stop: int, heads: int) -> Tensor:
@@ -125,57 +129,59 @@ def attend(qkv: Rows, kv: Rows, start: int, stop: int, heads: int) -> Tensor:
     the rows next to [start, stop), where the image has them. In float32, whatever the dtype of the data.
     """
     width, pixels = qkv.data.shape[3], (stop - start) * qkv.data.shape[3]
-    query, *ms = _planes(qkv, start, stop, 3, heads)
-    query = query[..., width + 1 : width + 1 + pixels]
+    first = (start - qkv.start) * width
+    queries, *ms = _planes(qkv.data, 3, heads)
+    query = queries(first, pixels)
     out = query.new_empty(2, *query.shape)
-    for found, (key, value) in zip(out, (ms, _planes(kv, start, stop, 2, heads)), strict=True):
-        scores = _scores(query, key, width)
+    offsets = [first + dy * width + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    for found, (key, value) in zip(out, (ms, _planes(kv.data, 2, heads)), strict=True):
+        scores = _scores(query, [key(offset, pixels) for offset in offsets])
         near = scores.view(3, 3, heads, stop - start, width)
         near[:, 0, :, :, 0] = near[:, 2, :, :, -1] = -torch.inf
         if start == 0:
             near[0, :, :, 0] = -torch.inf
         if stop == qkv.height:
             near[2, :, :, -1] = -torch.inf
-        _weigh(scores.softmax(0), value, width, found)
+        _weigh(scores.softmax(0), [value(offset, pixels) for offset in offsets], found)
     pixelwise = out.view(-1, pixels).t().contiguous().to(qkv.data.dtype)
     return pixelwise.view(1, stop - start, width, -1).permute(0, 3, 1, 2)
 
 
-def _planes(rows: Rows, start: int, stop: int, parts: int, heads: int) -> list[Tensor]:
-    """What a convolution gave together, each part as planes (heads, C / heads, pixels).
+def _planes(data: Tensor, parts: int, heads: int) -> list[Callable[[int, int], Tensor]]:
+    """The parts of data (1, C, m, w), each as a function of (start, n): n pixels of its planes, (heads, d, n).
 
-    The pixels are those of rows [start - 1, stop + 1) one after another, with one more at both ends: so every
-    neighbour of all pixels is one slice, whose wrong pixels, across the image's edges, can be masked.
+    The rows of a plane lie one after another, and one plane after another, so that the neighbours on one side of all
+    pixels are one slice. Where it runs across an edge its pixels are of other places, and have to be masked.
     """
-    lo, hi = max(0, start - 1), min(stop + 1, rows.height)
-    piece = rows.crop(lo, hi)
-    _, channels, count, width = piece.shape
-    planes = torch.empty(channels, (stop - start + 2) * width + 2, device=piece.device)
-    first = 1 + (lo - start + 1) * width
-    planes[:, :first] = 0
-    planes[:, first : first + count * width] = piece.permute(0, 2, 3, 1).reshape(-1, channels).float().t()
-    planes[:, first + count * width :] = 0
-    return list(planes.view(parts, heads, -1, planes.shape[1]))
+    _, channels, height, width = data.shape
+    size, margin = height * width, width + 1
+    memory = torch.empty(channels * size + 2 * margin, device=data.device)
+    memory[:margin] = 0
+    memory[-margin:] = 0
+    pixelwise = data.permute(0, 2, 3, 1).reshape(size, channels).float()
+    memory[margin:-margin].view(channels, size).copy_(pixelwise.t())
+    depth = channels // parts // heads
+
+    def part(first: int) -> Callable[[int, int], Tensor]:
+        def pixels(start: int, n: int) -> Tensor:
+            return memory.as_strided((heads, depth, n), (depth * size, size, 1), margin + first * size + start)
+
+        return pixels
+
+    return [part(k * heads * depth) for k in range(parts)]
 
 
-def _scores(query: Tensor, key: Tensor, width: int) -> Tensor:
-    """Products of queries (heads, d, n) and the keys of their neighbours: (9, heads, n)."""
-    heads, _, pixels = query.shape
-    scores = query.new_empty(9, heads, pixels)
+def _scores(query: Tensor, keys: Sequence[Tensor]) -> Tensor:
+    """Products of queries (heads, d, n) and each of the keys of their neighbours: (9, heads, n)."""
+    scores = query.new_empty(len(keys), query.shape[0], query.shape[2])
     product = torch.empty_like(query)
-    for score, offset in zip(scores, _offsets(width), strict=True):
-        torch.mul(query, key[..., offset : offset + pixels], out=product)
-        torch.sum(product, dim=1, out=score)
+    for score, key in zip(scores, keys, strict=True):
+        torch.sum(torch.mul(query, key, out=product), dim=1, out=score)
     return scores
 
 
-def _weigh(weights: Tensor, value: Tensor, width: int, out: Tensor) -> None:
+def _weigh(weights: Tensor, values: Sequence[Tensor], out: Tensor) -> None:
     """Fill `out` (heads, d, n) with the sum of the neighbours' values by `weights` (9, heads, n)."""
     out.zero_()
-    for weight, offset in zip(weights.unsqueeze(2), _offsets(width), strict=True):
-        out.addcmul_(weight, value[..., offset : offset + out.shape[-1]])
-
-
-def _offsets(width: int) -> list[int]:
-    """Where the nine neighbours of a row of pixels begin in `_planes`."""
-    return [dy * width + dx for dy in range(3) for dx in range(3)]
+    for weight, value in zip(weights.unsqueeze(2), values, strict=True):
+        out.addcmul_(weight, value)

@@ -25,6 +25,7 @@ Float32 = NDArray[np.float32]
 
 NETWORK = "network"  # the method's name when a model does the work
 DEFAULT_CONSISTENCY = 5  # of networks; classical methods are run as published, without
+_PROBE = 256  # PAN pixels a side in which precisions are compared
 _RATIO_SLACK = 1.02  # a ratio of 6.01 is 6, written with rounded pixel sizes
 
 
@@ -32,7 +33,7 @@ _RATIO_SLACK = 1.02  # a ratio of 6.01 is 6, written with rounded pixel sizes
 class FuserFacts:
     """What did the work: method, and for a network its model, its hash, where and in which precision it ran.
 
-    consistency: back-projections after it.
+    precision_reason: why that one, where it was left to choose. consistency: back-projections after it.
     """
 
     method: str
@@ -40,6 +41,7 @@ class FuserFacts:
     model_sha256: str | None = None
     device: str = "cpu"
     precision: str = "fp32"
+    precision_reason: str = ""
     consistency: int = 0
 
 
@@ -58,9 +60,16 @@ class NetworkFuser:
 
     def __init__(self, scene: Scene, runner: TorchRunner, consistency: int = DEFAULT_CONSISTENCY) -> None:
         check_ratio(scene, runner.spec)
+        runner = checked_runner(runner, scene)
         self._scene, self._runner, self._steps = scene, runner, consistency
         self.facts = FuserFacts(
-            NETWORK, runner.spec.name, runner.sha256, str(runner.device), runner.precision, consistency
+            NETWORK,
+            runner.spec.name,
+            runner.sha256,
+            str(runner.device),
+            runner.precision,
+            runner.reason,
+            consistency,
         )
         self.reach = runner.radius + consistency_reach(scene.ratio, consistency)
 
@@ -133,6 +142,18 @@ def network_runner(model: str | None = None, device: str = "auto", precision: Pr
 
     picked = pick_device(device)
     return TorchRunner(load_model(model) if model else load_model(), picked, precision)
+
+
+def checked_runner(runner: TorchRunner, scene: Scene) -> TorchRunner:
+    """The runner in the precision that serves a scene, where that was left to choose (see `TorchRunner.checked`).
+
+    It is judged in the middle of the scene: the first tile of one that was turned onto its grid is all collar.
+    """
+    if not runner.undecided:
+        return runner
+    rows, cols = ((max(0, (n - _PROBE) // 2), min(n, (n + _PROBE) // 2)) for n in scene.grid.shape)
+    inputs = read_inputs(scene, rows, cols, matched=runner.matched)
+    return runner.checked(inputs.mpan, inputs.lms, inputs.lpan)
 
 
 def check_ratio(scene: Scene, spec: ModelSpec) -> None:
