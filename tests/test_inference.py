@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pancrafter_cli.networks import inference
+from pancrafter_cli.networks import bands
 from pancrafter_cli.networks.inference import prepared
 from pancrafter_cli.networks.pancrafter import PanCrafterConfig
 from pancrafter_cli.runtime import torch_runner
@@ -27,10 +28,19 @@ PLAIN = PanCrafterConfig(bands=4, width=8, depths=(1, 2, 1), heads=1, head="plai
 @pytest.fixture
 def thin_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     """Strips of 8 rows, so that even small images have many."""
-    monkeypatch.setattr(inference, "_STRIP_BYTES", 1)
+    monkeypatch.setattr(bands, "_STRIP_BYTES", 1)
 
 
-@pytest.mark.usefixtures("thin_strips")
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """So many threads of torch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("thin_strips", "threads")
 @pytest.mark.parametrize("config", [MATCHED, RAW, PLAIN])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 7), (8, 64), (33, 30), (100, 12)])
 def test_equals_the_plain_form(config: PanCrafterConfig, height: int, width: int) -> None:
@@ -40,14 +50,16 @@ def test_equals_the_plain_form(config: PanCrafterConfig, height: int, width: int
     with torch.inference_mode():
         expected = network(*x, "ms")
     assert (expected - x[1]).abs().max() > 0.1, "the network does nothing that could differ"
+    before = torch.get_num_threads()
     torch.testing.assert_close(prepared(network)(*x), expected, atol=1e-5, rtol=1e-5)
+    assert torch.get_num_threads() == before
 
 
 def test_strips_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     fast = prepared(randomised(MATCHED, spread=0.1))
     x = images(MATCHED, 68, 40)
     whole = fast(*x)
-    monkeypatch.setattr(inference, "_STRIP_BYTES", 1)
+    monkeypatch.setattr(bands, "_STRIP_BYTES", 1)
     torch.testing.assert_close(fast(*x), whole, atol=1e-5, rtol=1e-5)
 
 

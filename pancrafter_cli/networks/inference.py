@@ -11,18 +11,14 @@ images they come from and the result stay float32: rounded, these alone would pu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pancrafter_cli.networks.bands import in_place, in_strips
 from pancrafter_cli.networks.pancrafter import AttnBlock, PanCrafter, ResBlock, pad_to_stride
 from pancrafter_cli.networks.strips import Conv1, Conv3, Norm, Rows, attend
 
-# Of one array of a strip; a few of them share the second-level cache of a core.
-_STRIP_BYTES = 1 << 20
-_MIN_ROWS = 8
 _FEATURES = torch.float32
 
 
@@ -61,35 +57,41 @@ class InferenceNetwork(nn.Module):
         """Sharpen: mpan, lpan (1, pan_channels, H, W), lms (1, bands, H, W), float32; returns (1, bands, H, W)."""
         height, width = lms.shape[-2:]
         pan, lms, lpan = (pad_to_stride(t) for t in (mpan, lms, lpan))
-        half, quarter = ([F.avg_pool2d(t, n).to(self.dtype) for t in (lms, torch.cat([lpan, pan], 1))] for n in (2, 4))
+        half, quarter = ([_means(t, n, self.dtype) for t in (lms, torch.cat([lpan, pan], 1))] for n in (2, 4))
         x = skip1 = _chain(self.encoder1, self._embed(pan, lms, lpan))
-        x = _chain(self.encoder2, self.down1.strided(x))
+        x = _chain(self.encoder2, _halved(self.down1, x))
         x = skip2 = self.encoder2_attn(x, *half)
-        x = self.bottleneck_attn(_chain(self.bottleneck, self.down2.strided(x)), *quarter)
+        x = self.bottleneck_attn(_chain(self.bottleneck, _halved(self.down2, x)), *quarter)
         x = self.decoder2_attn(_chain(self.decoder2, self.up2(x), skip2), *half)
         del half, quarter, skip2
         x = _chain(self.decoder1, self.up1(x), skip1)
         return self._with_head(x, lms)[..., :height, :width]
 
     def _embed(self, pan: Tensor, lms: Tensor, lpan: Tensor) -> Tensor:
-        out = _empty(lms, self.embed.width)
-        for start, stop in _strips(out):
-            lo, hi = _reach(out, start, stop, 1)
+        height = lms.shape[2]
+
+        def strip(start: int, stop: int) -> Tensor:
+            lo, hi = max(0, start - 1), min(height, stop + 1)
             p, m, low = (t[:, :, lo:hi] for t in (pan, lms, lpan))
             images = torch.cat([p, m, low, p - low] if self.lowpass_inputs else [p, m], dim=1)
             images = images.contiguous(memory_format=torch.channels_last)
-            out[:, :, start:stop] = self.embed(Rows(images, lo, hi, out.shape[2])).crop(start, stop)
-        return out
+            rows: Rows = self.embed(Rows(images, lo, hi, height))
+            return rows.crop(start, stop)
+
+        return in_strips(_features(self.embed.width, height, lms.shape[3]), strip)
 
     def _with_head(self, x: Tensor, base: Tensor) -> Tensor:
-        out = torch.empty_like(base)
-        for start, stop in _strips(x):
-            lo, hi = _reach(x, start, stop, 1)
-            rows = Rows(x[:, :, lo:hi], lo, hi, x.shape[2])
+        height = x.shape[2]
+
+        def strip(start: int, stop: int) -> Tensor:
+            lo, hi = max(0, start - 1), min(height, stop + 1)
+            rows = Rows(x[:, :, lo:hi], lo, hi, height)
             if self.head_norm is not None:
                 rows = rows.of(self.head_norm(rows.data, silu=True))
-            torch.add(base[:, :, start:stop], self.head(rows).crop(start, stop), out=out[:, :, start:stop])
-        return out
+            rows = self.head(rows)
+            return base[:, :, start:stop] + rows.crop(start, stop)
+
+        return in_strips(torch.empty_like(base), strip)
 
 
 class _ResBlock(nn.Module):
@@ -112,7 +114,7 @@ class _ResBlock(nn.Module):
             x_in = rows.crop(start, stop)
             return _sum(y.crop(start, stop), x_in if self.skip is None else self.skip(x_in))
 
-        return _in_place(x, 2, strip)
+        return in_place(x, 2, strip)
 
 
 class _AttnBlock(nn.Module):
@@ -151,7 +153,7 @@ class _AttnBlock(nn.Module):
                 y = _sum(self.project(self._attended(rows, start, stop, ms, pans)), y)
             return self._fed_forward(y)
 
-        return _in_place(x, 2 if self.heads else 0, strip)
+        return in_place(x, 2 if self.heads else 0, strip)
 
     def _attended(self, rows: Rows, start: int, stop: int, ms: Tensor, pans: Tensor) -> Tensor:
         """What both branches find for the rows [start, stop): (1, 2C, n, w)."""
@@ -177,8 +179,14 @@ class _Upsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(1, C, h, w) to (1, C, 2h, 2w)."""
-        out = F.conv_transpose2d(x, self.weight, self.bias, stride=2)
-        return out.contiguous(memory_format=torch.channels_last)
+        _, _, height, width = x.shape
+
+        def strip(start: int, stop: int) -> Tensor:
+            lo, hi = start // 2, -(-stop // 2)
+            out = F.conv_transpose2d(x[:, :, lo:hi], self.weight, self.bias, stride=2)
+            return out[:, :, start - 2 * lo : stop - 2 * lo]
+
+        return in_strips(_features(len(self.bias), 2 * height, 2 * width), strip)
 
 
 def _blocks(blocks: nn.ModuleList, dtype: torch.dtype) -> nn.ModuleList:
@@ -191,34 +199,21 @@ def _chain(blocks: nn.ModuleList, x: Tensor, beside: Tensor | None = None) -> Te
     return x
 
 
-def _in_place(x: Tensor, halo: int, strip: Callable[[Rows, int, int], Tensor]) -> Tensor:
-    """Replace the rows [start, stop) of x by `strip(rows, start, stop)`, strip after strip.
-
-    rows: those and, within the image, `halo` on both sides, as they were before any was replaced.
-    """
-    above = x[:, :, :0]
-    for start, stop in _strips(x):
-        lo, hi = _reach(x, start, stop, halo)
-        data = torch.cat([above, x[:, :, start:hi]], dim=2) if halo else x[:, :, start:hi]
-        above = x[:, :, stop - halo : stop].clone()
-        x[:, :, start:stop] = strip(Rows(data, lo, hi, x.shape[2]), start, stop)
-    return x
+def _halved(conv: Conv3, x: Tensor) -> Tensor:
+    """Every second pixel of a convolution: (1, C, H, W) to (1, C_out, H / 2, W / 2)."""
+    _, _, height, width = x.shape
+    return in_strips(_features(conv.width, height // 2, width // 2), lambda start, stop: conv.strided(x, start, stop))
 
 
-def _strips(x: Tensor) -> Iterator[tuple[int, int]]:
-    """[start, stop) of strips of rows of an image (1, C, H, W)."""
-    rows = max(_MIN_ROWS, _STRIP_BYTES // (x.shape[1] * x.shape[3] * x.element_size()))
-    for start in range(0, x.shape[2], rows):
-        yield start, min(start + rows, x.shape[2])
+def _means(image: Tensor, n: int, dtype: torch.dtype) -> Tensor:
+    """Averages of n x n pixels: (1, C, H, W) to (1, C, H / n, W / n)."""
+    _, channels, height, width = image.shape
+    out = torch.empty(1, channels, height // n, width // n, dtype=dtype, memory_format=torch.channels_last)
+    return in_strips(out, lambda start, stop: F.avg_pool2d(image[:, :, n * start : n * stop], n))
 
 
-def _reach(x: Tensor, start: int, stop: int, halo: int) -> tuple[int, int]:
-    return max(0, start - halo), min(x.shape[2], stop + halo)
-
-
-def _empty(like: Tensor, channels: int) -> Tensor:
-    shape = (1, channels, *like.shape[-2:])
-    return torch.empty(shape, dtype=_FEATURES, device=like.device, memory_format=torch.channels_last)
+def _features(channels: int, height: int, width: int) -> Tensor:
+    return torch.empty(1, channels, height, width, dtype=_FEATURES, memory_format=torch.channels_last)
 
 
 def _sum(branch: Tensor, x: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from pancrafter_cli.networks.pancrafter import EPS, ModulatedNorm, PixelNorm
 
+_ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -62,9 +64,12 @@ class Conv3(nn.Module):
         out = F.conv2d(data, self.weight, self.bias, padding=(int(top and bottom), 1))
         return Rows(out, rows.start + (not top), rows.stop - (not bottom), rows.height)
 
-    def strided(self, x: Tensor) -> Tensor:
-        """Of a whole image, every second pixel: (1, C_in, H, W) to (1, C_out, H / 2, W / 2)."""
-        return F.conv2d(x, self.weight, self.bias, stride=2, padding=1)
+    def strided(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) of every second pixel of an image: (1, C_in, H, W) to (1, C_out, n, W / 2)."""
+        data = x[:, :, max(0, 2 * start - 1) : 2 * stop]
+        if start == 0:
+            data = F.pad(data, (0, 0, 1, 0))
+        return F.conv2d(data, self.weight, self.bias, stride=2, padding=(0, 1))
 
 
 class Conv1(nn.Module):
@@ -90,7 +95,7 @@ class Conv1(nn.Module):
 
     def gelu(self, x: Tensor) -> Tensor:
         """GELU, in its tanh form, of what `forward` gives."""
-        if not torch.backends.mkldnn.is_available():
+        if not _ONEDNN:
             return F.gelu(self(x), approximate="tanh")
         # Computed while the product is in registers: alone, GELU costs several times what the product does.
         fused = torch.ops.mkldnn._linear_pointwise

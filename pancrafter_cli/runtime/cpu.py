@@ -31,6 +31,6 @@ def usable_cores(quota: Path = _QUOTA) -> int:
 
 def multiplies_bf16() -> bool:
     """Whether this processor has units for bfloat16, AVX512-BF16 or AMX, and torch what makes use of them."""
-    return torch.backends.mkldnn.is_available() and any(
-        getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
+    known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    onednn = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return onednn and any(getattr(torch.cpu, name, lambda: False)() for name in known)

@@ -18,7 +18,7 @@ from pancrafter_cli.zoo import Model
 Float32 = NDArray[np.float32]
 Precision = Literal["auto", "fp32", "bf16"]
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # How far bf16 may be off fp32, in shares of the scale, and at which percentile of the pixels.
 _AGREEMENT, _PERCENTILE = 0.002, 99.9
 
@@ -54,13 +54,13 @@ class TorchRunner:
         if precision not in get_args(Precision):
             raise UsageError(f"unknown precision '{precision}'", f"use {', '.join(get_args(Precision))}")
         self.device = device
-        self._model, self._auto = model, precision == "auto"
+        self.model, self._auto = model, precision == "auto"
         self.precision, self.reason = precision, reason
         if self._auto:
             self.precision, self.reason = ("bf16", "") if device.type == "cuda" else ("fp32", "not compared with bf16")
         if device.type == "cpu":
             use_usable_cores()
-            self.network: torch.nn.Module = prepared(model.network, _DTYPES[self.precision])
+            self.network: torch.nn.Module = prepared(model.network, DTYPES[self.precision])
         else:
             self.network = model.network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         if device.type == "cuda" and self.precision == "fp32":
@@ -92,7 +92,7 @@ class TorchRunner:
         return self._as("bf16" if off < _AGREEMENT else "fp32", found)
 
     def _as(self, precision: Precision, reason: str) -> TorchRunner:
-        return TorchRunner(self._model, self.device, precision, reason)
+        return TorchRunner(self.model, self.device, precision, reason)
 
     def sharpen(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:
         """(C, H, W) each, any C, in DN / scale; returns (C, H, W). Raises DeviceError when memory runs out."""
