@@ -88,8 +88,8 @@ class InferenceNetwork(nn.Module):
             rows = Rows(x[:, :, lo:hi], lo, hi, height)
             if self.head_norm is not None:
                 rows = rows.of(self.head_norm(rows.data, silu=True))
-            rows = self.head(rows)
-            return base[:, :, start:stop] + rows.crop(start, stop)
+            found: Rows = self.head(rows)
+            return base[:, :, start:stop] + found.crop(start, stop)
 
         return in_strips(torch.empty_like(base), strip)
 
