@@ -17,13 +17,13 @@ def parameters(config: PanCrafterConfig) -> int:
     return sum(p.numel() for p in PanCrafter(config).parameters())
 
 
-def randomised(config: PanCrafterConfig, seed: int = 0) -> PanCrafter:
+def randomised(config: PanCrafterConfig, seed: int = 0, spread: float = 0.2) -> PanCrafter:
     """A network whose zero-initialised parameters are random too, so that every path carries signal."""
     torch.manual_seed(seed)
     network = PanCrafter(config)
     with torch.no_grad():
         for p in network.parameters():
-            p.add_(0.2 * torch.randn_like(p))
+            p.add_(spread * torch.randn_like(p))
     return network.eval()
 
 

@@ -82,7 +82,7 @@ def run(case: Case, **options: object) -> np.ndarray:
 def whole(case: Case, tiling: Tiling) -> np.ndarray:
     """The sharpened scene as float32 DN with the given tiling."""
     with open_scene(case.pan, [case.ms]) as scene:
-        fuser = make_fuser(scene, runner=network_runner(str(case.model), "cpu"))
+        fuser = make_fuser(scene, runner=network_runner(str(case.model), "cpu", "fp32"))
         out = np.full((scene.bands, *scene.grid.shape), np.nan, np.float32)
         for tile, core, _ in sharpened_tiles(scene, fuser, tiling):
             out[:, slice(*tile.rows.core), slice(*tile.cols.core)] = core

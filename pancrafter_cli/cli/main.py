@@ -17,7 +17,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
-from pancrafter_cli.cli import batch, demo, eval, export, inspect, models, score, sharpen, train
+from pancrafter_cli.cli import batch, bench, demo, eval, export, inspect, models, score, sharpen, train
 from pancrafter_cli.errors import PancrafterError
 from pancrafter_cli.version import __version__
 
@@ -41,6 +41,7 @@ app.command("models", epilog=models.EXAMPLES)(models.command)
 app.command("demo", epilog=demo.EXAMPLES)(demo.command)
 app.command("score", epilog=score.EXAMPLES)(score.command)
 app.command("eval", epilog=eval.EXAMPLES)(eval.command)
+app.command("bench", epilog=bench.EXAMPLES)(bench.command)
 app.command("train", epilog=train.EXAMPLES)(train.command)
 app.command("export", epilog=export.EXAMPLES)(export.command)
 

@@ -59,7 +59,9 @@ def command(
     ),
     model: str = typer.Option("universal-small", help="Shipped model (see `pancrafter models`) or path to one."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
-    precision: PrecisionChoice = typer.Option(PrecisionChoice.AUTO, help="auto: fp32 on a CPU, bf16 on a GPU."),
+    precision: PrecisionChoice = typer.Option(
+        PrecisionChoice.AUTO, help="auto: bf16 on GPUs, and on CPUs with units for it if it agrees with fp32."
+    ),
     runtime: RuntimeChoice | None = typer.Option(
         None, help="torch, or onnx for a model that was exported; default: as the model's file needs."
     ),

@@ -15,14 +15,14 @@ from pancrafter_cli.geometry.tiling import STRIDE
 from pancrafter_cli.networks.attention import CM3A, Mode
 from pancrafter_cli.networks.config import PanCrafterConfig
 
-_EPS = 1e-6
+EPS = 1e-6
 
 
 class PixelNorm(nn.LayerNorm):
     """LayerNorm over the channels of each pixel of a (B, C, H, W) tensor."""
 
     def __init__(self, width: int) -> None:
-        super().__init__(width, eps=_EPS)
+        super().__init__(width, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
@@ -53,7 +53,7 @@ class ModulatedNorm(nn.Module):
     def forward(self, x: Tensor, mode: Mode) -> Tensor:
         """(B, C, H, W) to the same."""
         gamma, beta = self.gamma(mode), self.beta(mode)
-        y = F.layer_norm(x.permute(0, 2, 3, 1), gamma.shape, 1 + gamma, beta, _EPS)
+        y = F.layer_norm(x.permute(0, 2, 3, 1), gamma.shape, 1 + gamma, beta, EPS)
         return y.permute(0, 3, 1, 2)
 
 
@@ -136,7 +136,7 @@ class PanCrafter(nn.Module):
         mpan, lpan: (B, pan_channels, H, W); lms: (B, bands, H, W); all DN / scale. Returns (B, bands, H, W).
         """
         height, width = lms.shape[-2:]
-        mpan, lms, lpan = (_pad_to_stride(t) for t in (mpan, lms, lpan))
+        mpan, lms, lpan = (pad_to_stride(t) for t in (mpan, lms, lpan))
         base = lms if mode == "ms" else lpan.expand_as(lms)
         out = base + self._residual(mpan, lms, lpan, mode).to(base.dtype)
         return out[..., :height, :width]
@@ -172,6 +172,7 @@ def _zero(conv: nn.Conv2d) -> None:
         nn.init.zeros_(conv.bias)
 
 
-def _pad_to_stride(image: Tensor) -> Tensor:
+def pad_to_stride(image: Tensor) -> Tensor:
+    """(B, C, H, W) with its last row and column repeated up to multiples of STRIDE."""
     bottom, right = -image.shape[-2] % STRIDE, -image.shape[-1] % STRIDE
     return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image

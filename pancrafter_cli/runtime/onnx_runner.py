@@ -68,7 +68,7 @@ class OnnxRunner:
     """An exported model on a device: tiles in, sharpened tiles out, in fp32. Raises as OnnxSession does."""
 
     runtime = "onnx"
-    precision = "fp32"
+    precision, reason, undecided = "fp32", "", False
 
     def __init__(self, path: Path, device: str = "auto", precision: str = "auto") -> None:
         if precision not in ("auto", "fp32"):
@@ -80,6 +80,10 @@ class OnnxRunner:
         self.onnx_sha256: str | None = self._session.sha256
         self.radius = receptive_radius(self.spec.config)
         self.matched = self.spec.config.pan == "matched"
+
+    def checked(self, mpan: Float32, lms: Float32, lpan: Float32) -> OnnxRunner:
+        """The runner itself: there is no precision to choose."""
+        return self
 
     def sharpen(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:
         """(C, H, W) each, any C, in DN / scale; returns (C, H, W). Raises DeviceError when memory runs out."""

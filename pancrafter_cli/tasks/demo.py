@@ -58,7 +58,7 @@ def write_demo(folder: Path, seed: int | None = None, size: int = 1024, *, overw
         ("reference", scene.reference, PIXEL_METRES, scene.bands),
     ):
         path = folder / f"{name}.tif"
-        _write(path, image, step, bands, overwrite)
+        write_image(path, image, step, bands, overwrite=overwrite)
         written.append(path)
     return DemoResult(tuple(written))
 
@@ -87,7 +87,10 @@ def draw_before_after(folder: Path, sharpened: Path) -> DemoResult:
     return DemoResult((picture,), scores)
 
 
-def _write(path: Path, image: NDArray[np.float32], step: float, bands: tuple[str, ...], overwrite: bool) -> None:
+def write_image(
+    path: Path, image: NDArray[np.float32], step: float, bands: tuple[str, ...], *, overwrite: bool = False
+) -> None:
+    """Write an image (C, H, W) as uint16 with pixels of `step` metres and named bands, at the demo scene's place."""
     grid = Grid(Affine(step, 0, _ORIGIN[0], 0, -step, _ORIGIN[1]), image.shape[2], image.shape[1], _crs_wkt())
     facts = tuple(
         BandFacts(description=b, colorinterp=_COLOURS.get(b, "gray" if b == "pan" else "undefined")) for b in bands

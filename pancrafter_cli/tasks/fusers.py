@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ Runtime = Literal["torch", "onnx"]
 
 NETWORK = "network"  # the method's name when a model does the work
 DEFAULT_CONSISTENCY = 5  # of networks; classical methods are run as published, without
+_PROBE = 256  # PAN pixels a side in which precisions are compared
 _RATIO_SLACK = 1.02  # a ratio of 6.01 is 6, written with rounded pixel sizes
 
 
@@ -36,7 +37,7 @@ class FuserFacts:
     """What did the work: method, and for a network its model, where and in which precision it ran.
 
     model_sha256: of the model's weights; runtime: "torch" or "onnx"; onnx_sha256: of the exported file that ran.
-    consistency: back-projections after it.
+    precision_reason: why that one, where it was left to choose. consistency: back-projections after it.
     """
 
     method: str
@@ -46,15 +47,20 @@ class FuserFacts:
     onnx_sha256: str | None = None
     device: str = "cpu"
     precision: str = "fp32"
+    precision_reason: str = ""
     consistency: int = 0
 
 
 class Runner(Protocol):
-    """A model on a device. sha256: of its weights; radius: PAN pixels around a pixel that can change it."""
+    """A model on a device. sha256: of its weights; radius: PAN pixels around a pixel that can change it.
+
+    reason: why it runs in its precision, where that was left to choose.
+    """
 
     runtime: str
     onnx_sha256: str | None
     precision: str
+    reason: str
     spec: ModelSpec
     sha256: str
     radius: int
@@ -64,8 +70,18 @@ class Runner(Protocol):
     def device(self) -> object:
         """Where it runs; its `str` is the name."""
 
+    @property
+    def undecided(self) -> bool:
+        """Whether the precision is still to be decided, by `checked`."""
+
+    def checked(self, mpan: Float32, lms: Float32, lpan: Float32) -> Self:
+        """The runner in the precision that serves a scene of which these are a tile's inputs, as for `sharpen`."""
+
     def sharpen(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:
         """(C, H, W) each, any C, in DN / scale; returns (C, H, W). Raises DeviceError when memory runs out."""
+
+
+AnyRunner = TypeVar("AnyRunner", bound=Runner)
 
 
 class Fuser(Protocol):
@@ -83,6 +99,7 @@ class NetworkFuser:
 
     def __init__(self, scene: Scene, runner: Runner, consistency: int = DEFAULT_CONSISTENCY) -> None:
         check_ratio(scene, runner.spec)
+        runner = checked_runner(runner, scene)
         self._scene, self._runner, self._steps = scene, runner, consistency
         self.facts = FuserFacts(
             method=NETWORK,
@@ -92,6 +109,7 @@ class NetworkFuser:
             onnx_sha256=runner.onnx_sha256,
             device=str(runner.device),
             precision=runner.precision,
+            precision_reason=runner.reason,
             consistency=consistency,
         )
         self.reach = runner.radius + consistency_reach(scene.ratio, consistency)
@@ -194,6 +212,18 @@ def _onnx_runner(name: str, device: str, precision: Precision) -> Runner:
             f"`pancrafter export {name} -o {path} --overwrite` writes it anew",
         )
     return runner
+
+
+def checked_runner(runner: AnyRunner, scene: Scene) -> AnyRunner:
+    """The runner in the precision that serves a scene, where that was left to choose (see `Runner.checked`).
+
+    It is judged in the middle of the scene: the first tile of one that was turned onto its grid is all collar.
+    """
+    if not runner.undecided:
+        return runner
+    rows, cols = ((max(0, (n - _PROBE) // 2), min(n, (n + _PROBE) // 2)) for n in scene.grid.shape)
+    inputs = read_inputs(scene, rows, cols, matched=runner.matched)
+    return runner.checked(inputs.mpan, inputs.lms, inputs.lpan)
 
 
 def check_ratio(scene: Scene, spec: ModelSpec) -> None:
