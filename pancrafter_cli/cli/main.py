@@ -77,9 +77,9 @@ def run() -> None:
         _fail(1, "there is not enough memory", "free some, or use a smaller --tile")
     except SystemExit as end:
         if end.code == _INTERRUPTED:  # typer makes this of Ctrl-C, without a word
-            _fail(_INTERRUPTED, "interrupted", _NOTHING_KEPT)
+            _fail(_INTERRUPTED, "interrupted", _kept(end))
         if end.code == _TERMINATED:
-            _fail(_TERMINATED, "terminated", _NOTHING_KEPT)
+            _fail(_TERMINATED, "terminated", _kept(end))
         raise
     except BrokenPipeError:
         _mute()  # the reader of our output has gone, as `head` does
@@ -89,6 +89,12 @@ def run() -> None:
             raise
         _mute()
         _fail(1, f"not all could be written: {error.strerror}", "make room on the disk, also on that of stdout")
+
+
+def _kept(end: BaseException) -> str:
+    """How to go on, as an interrupted command noted it: in the interruption, or in the one that typer saw."""
+    notes = [note for error in (end, end.__context__) for note in getattr(error, "__notes__", ())]
+    return notes[0] if notes else _NOTHING_KEPT
 
 
 def _mute() -> None:

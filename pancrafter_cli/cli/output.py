@@ -36,6 +36,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def print_notice(text: str) -> None:
+    """What people should know while a command runs, on stderr, above a progress bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(f"notice: {text}", file=sys.stderr)
+
+
 def print_rows(rows: list[tuple[str, str]]) -> None:
     """Names and values, aligned."""
     width = max(len(name) for name, _ in rows)

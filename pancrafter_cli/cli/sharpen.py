@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pancrafter_cli.cli.output import parse_point, pixel_progress, print_json
+from pancrafter_cli.cli.output import parse_point, pixel_progress, print_json, print_notice
 from pancrafter_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,12 @@ def command(
     model: str = typer.Option("universal-small", help="Shipped model (see `pancrafter models`) or path to one."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
     precision: PrecisionChoice = typer.Option(PrecisionChoice.AUTO, help="auto: fp32 on a CPU, bf16 on a GPU."),
-    tile: int = typer.Option(512, help="Tile side in PAN pixels, a multiple of 256; smaller needs less memory."),
+    tile: int | None = typer.Option(
+        None, help="Tile side in PAN pixels, a multiple of 256; default: 512, or 256 where memory is short."
+    ),
+    max_memory: str | None = typer.Option(
+        None, metavar="SIZE", help="Choose the tile so that the run is expected to need no more, such as 2G."
+    ),
     halo: str = typer.Option("32", help="PAN pixels read around a tile, or 'full': exact, reads twice the pixels."),
     consistency: int | None = typer.Option(
         None, help="Back-projections that pull the result onto MS; default: 5 after a network, 0 after other methods."
@@ -76,6 +81,9 @@ def command(
         None, help="DN without data in place of what the files declare; auto: find undeclared collars."
     ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace an existing output."),
+    resume: bool = typer.Option(
+        True, "--resume/--no-resume", help="Go on with a run that was killed; or start over and keep nothing."
+    ),
     progress: bool | None = typer.Option(
         None, "--progress/--no-progress", help="Progress bar on stderr; default: on a terminal."
     ),
@@ -83,6 +91,7 @@ def command(
 ) -> None:
     """Sharpen MS with PAN: a GeoTIFF with all MS bands on the PAN grid."""
     from pancrafter_cli.raster.align import parse_nodata
+    from pancrafter_cli.tasks.memory import parse_bytes
     from pancrafter_cli.tasks.register import parse_registration
     from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
 
@@ -97,6 +106,7 @@ def command(
         device=device,
         precision=precision.value,
         tile=tile,
+        max_memory=parse_bytes(max_memory),
         halo=_halo(halo),
         consistency=0 if no_consistency else consistency,
         sensor=sensor,
@@ -109,9 +119,10 @@ def command(
         score=score,
         stac=stac,
         command=("pancrafter", *sys.argv[1:]),
+        resume=resume,
     )
     with pixel_progress(progress) as report:
-        result = sharpen_scene(options, report)
+        result = sharpen_scene(options, report, print_notice)
     if as_json:
         print_json(result)
     else:

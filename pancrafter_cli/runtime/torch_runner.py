@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pancrafter_cli.errors import DeviceError, UsageError
+from pancrafter_cli.errors import DeviceError, OutOfMemory, UsageError
 from pancrafter_cli.geometry.inputs import band_groups
 from pancrafter_cli.networks.pancrafter import receptive_radius
 from pancrafter_cli.zoo import Model
@@ -55,7 +55,7 @@ class TorchRunner:
         self.matched = model.spec.config.pan == "matched"
 
     def sharpen(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:
-        """(C, H, W) each, any C, in DN / scale; returns (C, H, W). Raises DeviceError when memory runs out."""
+        """(C, H, W) each, any C, in DN / scale; returns (C, H, W). Raises OutOfMemory when memory runs out."""
         out = np.empty_like(lms)
         for group in band_groups(len(lms), self.bands):
             shown = list(group.shown)
@@ -74,10 +74,10 @@ class TorchRunner:
                 result: Float32 = self.network(*tensors, "ms")[0].float().cpu().numpy()
         except RuntimeError as error:
             # On a CPU the allocator raises a plain RuntimeError.
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            if not isinstance(error, torch.OutOfMemoryError) and "tried to allocate" not in str(error):
                 raise
             height, width = images[0].shape[-2:]
-            raise DeviceError(
+            raise OutOfMemory(
                 f"not enough memory on {self.device} for a tile of {height} x {width} pixels", "use a smaller --tile"
             ) from error
         return result
