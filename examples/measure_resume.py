@@ -67,7 +67,7 @@ def measure(folder: Path, kills: int, method: str, rows: int, rng: random.Random
         if rng.random() < 0.2:
             lives.append(run(folder, "killed", method, delay=rng.uniform(0, whole.first)))
         else:
-            after = int(rng.uniform(0, 2 * tiles / kills))
+            after = int(rng.uniform(0, 1.5 * tiles / kills))
             lives.append(run(folder, "killed", method, after, rng.uniform(0, pause)))
     killed = sum(not life.ended for life in lives)
     if killed == len(lives):

@@ -9,6 +9,8 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pancrafter_cli.errors import PancrafterError
@@ -20,12 +22,12 @@ _STEPS = ("open", "os.rename", "os.link", "os.remove", "os.truncate")
 
 def main(folder: Path, overwrite: bool, every: int) -> None:
     outputs.JOURNAL_SECONDS = 0.0
-    in_a_child(lambda: sharpen(folder, "whole", overwrite))
+    in_a_child(partial(sharpen, folder, "whole", overwrite))
     whole = contents(folder / "whole")
     assert sorted(whole) == ["c.tif", "out.tif"]
     step = 1
-    while in_a_child(lambda: killed(folder, overwrite, step)) == -signal.SIGKILL:
-        assert in_a_child(lambda: sharpen(folder, "killed", overwrite)) == 0, f"step {step}: cannot be gone on with"
+    while in_a_child(partial(killed, folder, overwrite, step)) == -signal.SIGKILL:
+        assert in_a_child(partial(sharpen, folder, "killed", overwrite)) == 0, f"step {step}: cannot be gone on with"
         assert contents(folder / "killed") == whole, f"step {step}: {sorted(contents(folder / 'killed'))}"
         step += every
     print(f"{step - 1} steps")
@@ -82,13 +84,13 @@ def sharpen(folder: Path, name: str, overwrite: bool) -> None:
             raise
 
 
-def in_a_child(task: object) -> int:
+def in_a_child(task: Callable[[], None]) -> int:
     """The exit code of a function in a process of its own; the number of what killed it, negative."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            task()  # type: ignore[operator]
+            task()
             code = 0
         finally:
             os._exit(code)

@@ -93,8 +93,12 @@ def run() -> None:
 
 def _kept(end: BaseException) -> str:
     """How to go on, as an interrupted command noted it: in the interruption, or in the one that typer saw."""
-    notes = [note for error in (end, end.__context__) for note in getattr(error, "__notes__", ())]
-    return notes[0] if notes else _NOTHING_KEPT
+    error: BaseException | None = end
+    while error is not None:
+        if notes := getattr(error, "__notes__", ()):
+            return str(notes[0])
+        error = error.__context__
+    return _NOTHING_KEPT
 
 
 def _mute() -> None:
