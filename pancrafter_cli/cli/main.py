@@ -18,10 +18,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from pancrafter_cli.cli import demo, eval, inspect, models, score, sharpen, train
+from pancrafter_cli.cli.output import INTERRUPTED
 from pancrafter_cli.errors import PancrafterError
 from pancrafter_cli.version import __version__
 
-_INTERRUPTED, _TERMINATED = 130, 143
+_TERMINATED = 143
 _NOTHING_KEPT = "no unfinished output was kept; `train` goes on from its last checkpoint"
 # What typer raises for wrong arguments: click's UsageError, wherever this version keeps click.
 _USAGE: Any = typer.BadParameter.__mro__[1]
@@ -76,8 +77,8 @@ def run() -> None:
     except MemoryError:
         _fail(1, "there is not enough memory", "free some, or use a smaller --tile")
     except SystemExit as end:
-        if end.code == _INTERRUPTED:  # typer makes this of Ctrl-C, without a word
-            _fail(_INTERRUPTED, "interrupted", _kept(end))
+        if end.code == INTERRUPTED:  # typer makes this of Ctrl-C, without a word
+            _fail(INTERRUPTED, "interrupted", _kept(end))
         if end.code == _TERMINATED:
             _fail(_TERMINATED, "terminated", _kept(end))
         raise

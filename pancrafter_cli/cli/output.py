@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pancrafter_cli.report.contents import Table
 
 
+INTERRUPTED = 130  # exit code after Ctrl-C
+
+
 def print_json(value: Any) -> None:
     """A result dataclass, or a list of them, as JSON on stdout. What JSON cannot hold (NaN, infinity) becomes null."""
     print(json.dumps(_plain(value), indent=2))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pancrafter_cli.cli.output import parse_point, pixel_progress, print_json, print_notice
+from pancrafter_cli.cli.output import INTERRUPTED, parse_point, pixel_progress, print_json, print_notice
 from pancrafter_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -121,8 +121,11 @@ def command(
         command=("pancrafter", *sys.argv[1:]),
         resume=resume,
     )
-    with pixel_progress(progress) as report:
-        result = sharpen_scene(options, report, print_notice)
+    try:
+        with pixel_progress(progress) as report:
+            result = sharpen_scene(options, report, print_notice)
+    except KeyboardInterrupt as end:  # which typer would forget, and with it how to go on
+        raise SystemExit(INTERRUPTED) from end
     if as_json:
         print_json(result)
     else:

@@ -36,6 +36,13 @@ class Moment:
     pending: NDArray[np.float32]
     files: tuple[Progress, ...]
 
+    @property
+    def place(self) -> str:
+        """From where the next run goes on, for people."""
+        if self.rows == self.total:
+            return "its end, all rows of tiles are written"
+        return f"row of tiles {self.rows + 1} of {self.total}"
+
 
 def save(path: Path, moment: Moment) -> None:
     """Replace the journal; once this returns it survives a power cut. Raises OSError."""

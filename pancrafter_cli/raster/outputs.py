@@ -65,7 +65,7 @@ class Outputs:
             reason = "its files are not what the journal says"
         else:
             self.begun = self._kept = found
-            self._notice(f"going on from row of tiles {found.rows + 1} of {found.total} of an unfinished run")
+            self._notice(f"going on with an unfinished run from {found.place}")
             return
         journal.remove(self._journal)
         self._notice(f"starting over: there is an unfinished run, but {reason}")
@@ -110,9 +110,7 @@ class Outputs:
             return
         for writer in self.writers:
             writer.leave()
-        error.add_note(
-            f"run the same command again to go on from row of tiles {self._kept.rows + 1} of {self._kept.total}"
-        )
+        error.add_note(f"run the same command again to go on from {self._kept.place}")
 
     def discard(self) -> None:
         """Remove all but finished files."""
