@@ -43,7 +43,7 @@ def check_room(files: Mapping[Path, OutputSpec], valid: float, notice: Callable[
                 "make room or write to another disk",
             )
         if free < most:
-            notice(f"{free / 1e9:.1f} GB are free for {paths[0]}, which may take up to {most / 1e9:.1f} GB")
+            notice(f"{free / 1e6:.1f} MB are free for {paths[0]}, which may take up to {most / 1e6:.1f} MB")
 
 
 def _folder(path: Path) -> Path:
