@@ -11,7 +11,7 @@ python=${PYTHON:-python3}
   exit 2
 }
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch]'
 .venv/bin/pancrafter demo "$folder" --overwrite
 .venv/bin/pancrafter sharpen "$folder/pan.tif" "$folder/ms.tif" -o "$folder/sharp.tif" --overwrite
 .venv/bin/pancrafter demo "$folder" --sharpened "$folder/sharp.tif"

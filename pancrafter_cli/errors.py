@@ -47,6 +47,14 @@ class OutOfMemory(DeviceError):  # noqa: N818 - a state, as in torch
     """A tile does not fit the memory of the device."""
 
 
+class InstallError(PancrafterError):
+    """A library that this task needs is not installed, or cannot be loaded."""
+
+
+class ClusterError(PancrafterError):
+    """The Dask cluster cannot be reached, or its workers cannot run this version."""
+
+
 class TrainingError(PancrafterError):
     """Training cannot start, cannot go on, or cannot be resumed."""
 

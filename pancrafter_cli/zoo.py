@@ -1,7 +1,8 @@
 """The zoo: finding, verifying, loading and saving models. Weights are safetensors; nothing is ever unpickled.
 
 A model is a folder `models/<name>/` with `model.safetensors`, whose header carries the ModelSpec as JSON, and a
-card. `models/SHA256SUMS` holds the hashes of the shipped ones.
+card; `model.onnx` beside it, where there is one, is the same network exported for ONNX Runtime. `models/SHA256SUMS`
+holds the hashes of the shipped ones. Only loading and saving weights needs torch.
 """
 
 from __future__ import annotations
@@ -11,20 +12,26 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import safetensors
-import safetensors.torch
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor
 
 from pancrafter_cli.errors import ModelError, UsageError
-from pancrafter_cli.networks.pancrafter import PanCrafter, PanCrafterConfig
+from pancrafter_cli.networks.config import PanCrafterConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pancrafter_cli.networks.pancrafter import PanCrafter
 
 WEIGHTS_FILE = "model.safetensors"
+ONNX_SUFFIX = ".onnx"
 SUMS_FILE = "SHA256SUMS"
 DEFAULT_MODEL = "universal-small"
-_SPEC_KEY = "pancrafter"
+# Of the metadata of a weights file, and of an ONNX file, which also names the weights it was exported from.
+SPEC_KEY = "pancrafter"
+WEIGHTS_KEY = "pancrafter_weights_sha256"
 
 
 @dataclass(frozen=True)
@@ -113,16 +120,34 @@ def resolve(name: str) -> Path:
     raise UsageError(f"unknown model '{name}'", f"shipped models: {known}; or give the path of a .safetensors file")
 
 
+def resolve_onnx(name: str) -> Path:
+    """The ONNX file of a model by name, or by the path of the file itself or of its weights. Raises UsageError."""
+    given = Path(name)
+    if given.suffix == ONNX_SUFFIX:
+        if given.is_file():
+            return given
+        raise UsageError(f"no model at {given}", "`pancrafter export MODEL -o FILE.onnx` writes one")
+    path = resolve(name).with_suffix(ONNX_SUFFIX)
+    if path.is_file():
+        return path
+    file = f"{given.stem}{ONNX_SUFFIX}"
+    raise UsageError(
+        f"model '{name}' is not here as an ONNX file: there is no {path}",
+        f"`pancrafter export {name} -o {file}` writes one, also on another machine; then give --model {file}",
+    )
+
+
 def load_model(name: str = DEFAULT_MODEL) -> Model:
     """Load a model by name or path; a shipped one must have its published hash. Raises ModelError, UsageError."""
+    # torch takes a second to load, and a model's facts are read without it.
+    import safetensors.torch
+
+    from pancrafter_cli.networks.pancrafter import PanCrafter
+
     path = resolve(name)
     spec = read_spec(path)
     digest = file_sha256(path)
-    if path.parent.parent == models_dir() and _read_sums().get(_sums_name(path)) != digest:
-        raise ModelError(
-            f"{path}: the weights are not the published ones (SHA-256 {digest[:12]}...)",
-            "the file is damaged or was changed; install the package again",
-        )
+    check_published(path, digest)
     network = PanCrafter(spec.config)
     try:
         network.load_state_dict(safetensors.torch.load_file(path))
@@ -133,11 +158,22 @@ def load_model(name: str = DEFAULT_MODEL) -> Model:
     return Model(network.eval(), spec, digest)
 
 
+def check_published(path: Path, digest: str) -> None:
+    """Raise ModelError when a shipped file has not its published hash."""
+    if path.parent.parent == models_dir() and _read_sums().get(_sums_name(path)) != digest:
+        raise ModelError(
+            f"{path}: the weights are not the published ones (SHA-256 {digest[:12]}...)",
+            "the file is damaged or was changed; install the package again",
+        )
+
+
 def save_model(path: Path, state: Mapping[str, Tensor], spec: ModelSpec) -> None:
     """Write weights and spec to `path`, through a temporary name."""
+    import safetensors.torch
+
     part = path.with_name(f".{path.name}.part")
     tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
-    safetensors.torch.save_file(tensors, part, metadata={_SPEC_KEY: json.dumps(asdict(spec))})
+    safetensors.torch.save_file(tensors, part, metadata={SPEC_KEY: spec_text(spec)})
     part.chmod(0o644)  # the library makes it readable for its owner alone
     part.replace(path)
 
@@ -145,14 +181,24 @@ def save_model(path: Path, state: Mapping[str, Tensor], spec: ModelSpec) -> None
 def read_spec(path: Path) -> ModelSpec:
     """The ModelSpec in a weights file's header. Raises ModelError when there is none or it makes no sense."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_SPEC_KEY)
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = (file.metadata() or {}).get(SPEC_KEY)
     except (safetensors.SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a readable safetensors file", "the file is damaged; get it again") from error
     if header is None:
         raise ModelError(
             f"{path}: no PAN-Crafter model in this file's header", "use a file that `pancrafter train` wrote"
         )
+    return parse_spec(header, path)
+
+
+def spec_text(spec: ModelSpec) -> str:
+    """A ModelSpec as the JSON that `parse_spec` reads."""
+    return json.dumps(asdict(spec))
+
+
+def parse_spec(header: str, path: Path) -> ModelSpec:
+    """The ModelSpec in the JSON of a model file's header. Raises ModelError when it makes no sense."""
     try:
         return TypeAdapter(ModelSpec).validate_json(header)
     except ValidationError as error:

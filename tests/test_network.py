@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from pancrafter_cli.networks.attention import local_attention
-from pancrafter_cli.networks.pancrafter import PanCrafter, PanCrafterConfig, receptive_radius
+from pancrafter_cli.networks.config import PanCrafterConfig, receptive_radius
+from pancrafter_cli.networks.pancrafter import PanCrafter
 
 SMALL = PanCrafterConfig(bands=3, width=8, depths=(1, 1, 1), heads=2)
 

@@ -230,6 +230,15 @@ def test_an_h5_file_scores_as_the_same_data_in_geotiffs(tmp_path: Path) -> None:
         assert dict(a.scores) == dict(b.scores)
 
 
+def test_the_network_takes_part_once_with_each_number_of_back_projections(tmp_path: Path) -> None:
+    scene = tmp_path / "scene"
+    write_pair(scene, seed=5, pan_size=256, ratio=4, bands=4)
+    networks = contestants(["exp", "network"], consistency=(0, 5))
+    assert [c.label for c in networks] == ["exp", "network/0", "network/5"]
+    rows = evaluate(EvalOptions((scene,), networks, protocols=("reduced",), registration="off")).rows
+    assert len({row.scores["ergas"] for row in rows}) == 3
+
+
 def test_an_h5_without_its_sets_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["ms"] = np.zeros((1, 4, 8, 8))

@@ -33,7 +33,8 @@ from pancrafter_cli.geometry.consistency import consistency_reach
 from pancrafter_cli.geometry.degrade import degrade_weights, mtf_sigma
 from pancrafter_cli.geometry.grid import AxisMap
 from pancrafter_cli.geometry.tiling import Tiling
-from pancrafter_cli.networks.pancrafter import PanCrafter, PanCrafterConfig, receptive_radius
+from pancrafter_cli.networks.config import PanCrafterConfig, receptive_radius
+from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.tasks.fusers import make_fuser, network_runner
 from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene, sharpened_tiles

@@ -11,7 +11,7 @@ import numpy as np
 
 from pancrafter_cli.data.config import TrainConfig
 from pancrafter_cli.data.samples import SampleOptions
-from pancrafter_cli.networks.pancrafter import PanCrafterConfig
+from pancrafter_cli.networks.config import PanCrafterConfig
 from tests.pairs import textured, write_pair
 
 NETWORK = PanCrafterConfig(bands=2, width=8, depths=(1, 1, 1), heads=2)

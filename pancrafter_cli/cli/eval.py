@@ -26,6 +26,9 @@ def command(
         "exp,brovey,gsa,mtf-glp-fs,mtf-glp-hpm-r,bdsd-pc,network", help="Methods, separated by commas."
     ),
     model: list[str] = typer.Option([], help="Model of the method `network`, name or path; repeat for several."),
+    consistency: str | None = typer.Option(
+        None, metavar="N,N,...", help="The networks once with each number of back-projections onto MS; 0: without."
+    ),
     protocol: str = typer.Option("reduced,full", help="reduced (Wald), full, or both."),
     geometry: GeometryChoice = typer.Option(
         GeometryChoice.AREA, help="area: pixels are areas; toolbox: MS samples at 4k + 2 (always so for h5)."
@@ -54,7 +57,7 @@ def command(
 
     options = EvalOptions(
         scenes=tuple(scenes),
-        contestants=contestants(_parts(methods), model),
+        contestants=contestants(_parts(methods), model, _counts(consistency)),
         protocols=tuple(_parts(protocol)),
         geometry=geometry.value,
         sensor=sensor,
@@ -83,6 +86,13 @@ def command(
 
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _counts(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in _parts(text or ""))
+    except ValueError as error:
+        raise UsageError(f"--consistency {text}: expected whole numbers", "for example --consistency 0,5") from error
 
 
 def _numbers(text: str | None) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import typer
 
-from pancrafter_cli.cli import demo, eval, inspect, models, score, sharpen, train
+from pancrafter_cli.cli import batch, demo, eval, export, inspect, models, score, sharpen, train
 from pancrafter_cli.cli.output import INTERRUPTED
 from pancrafter_cli.errors import PancrafterError
 from pancrafter_cli.version import __version__
@@ -36,12 +36,14 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("sharpen", epilog=sharpen.EXAMPLES)(sharpen.command)
+app.command("batch", epilog=batch.EXAMPLES)(batch.command)
 app.command("inspect", epilog=inspect.EXAMPLES)(inspect.command)
 app.command("models", epilog=models.EXAMPLES)(models.command)
 app.command("demo", epilog=demo.EXAMPLES)(demo.command)
 app.command("score", epilog=score.EXAMPLES)(score.command)
 app.command("eval", epilog=eval.EXAMPLES)(eval.command)
 app.command("train", epilog=train.EXAMPLES)(train.command)
+app.command("export", epilog=export.EXAMPLES)(export.command)
 
 
 def _version(wanted: bool) -> None:

@@ -25,6 +25,8 @@ pancrafter sharpen LC08_L1TP_199030_20200101_20200101_02_T1/ -o sharp.tif
 
 pancrafter sharpen pan.tif ms.tif -o sharp.tif --device cuda --json
 
+pancrafter sharpen pan.tif ms.tif -o sharp.tif --model model.onnx
+
 pancrafter sharpen pan.tif ms.tif -o sharp.tif --confidence sharp-confidence.tif --score --stac
 """
 
@@ -39,6 +41,13 @@ class PrecisionChoice(StrEnum):
     BF16 = "bf16"
 
 
+class RuntimeChoice(StrEnum):
+    """Library that runs the network."""
+
+    TORCH = "torch"
+    ONNX = "onnx"
+
+
 def command(
     pan: Path = typer.Argument(..., readable=False, help="PAN raster, one band; or the folder of a product, alone."),
     ms: list[Path] | None = typer.Argument(
@@ -51,6 +60,9 @@ def command(
     model: str = typer.Option("universal-small", help="Shipped model (see `pancrafter models`) or path to one."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
     precision: PrecisionChoice = typer.Option(PrecisionChoice.AUTO, help="auto: fp32 on a CPU, bf16 on a GPU."),
+    runtime: RuntimeChoice | None = typer.Option(
+        None, help="torch, or onnx for a model that was exported; default: as the model's file needs."
+    ),
     tile: int | None = typer.Option(
         None, help="Tile side in PAN pixels, a multiple of 256; default: 512, or 256 where memory is short."
     ),
@@ -105,6 +117,7 @@ def command(
         model=model,
         device=device,
         precision=precision.value,
+        runtime=None if runtime is None else runtime.value,
         tile=tile,
         max_memory=parse_bytes(max_memory),
         halo=_halo(halo),
@@ -123,7 +136,7 @@ def command(
     )
     try:
         with pixel_progress(progress) as report:
-            result = sharpen_scene(options, report, print_notice)
+            result = sharpen_scene(options, report, notice=print_notice)
     except KeyboardInterrupt as end:  # which typer would forget, and with it how to go on
         raise SystemExit(INTERRUPTED) from end
     if as_json:
@@ -135,10 +148,11 @@ def command(
 def _print(result: SharpenResult) -> None:
     fuser = result.fuser
     name = fuser.method if fuser.model is None else f"model {fuser.model}"
+    where = fuser.device if fuser.runtime is None else f"{fuser.device} with {fuser.runtime}"
     rate = result.width * result.height / result.seconds / 1e6
     print(
         f"{result.output}: {result.width} x {result.height} pixels, {result.bands} bands, {result.dtype}, "
-        f"ratio {result.ratio:.4g}, {100 * result.valid:.1f} % valid; {name} on {fuser.device} "
+        f"ratio {result.ratio:.4g}, {100 * result.valid:.1f} % valid; {name} on {where} "
         f"({fuser.precision}), {result.seconds:.1f} s, {rate:.2f} Mpixel/s"
     )
     print(f"product: {result.layout}")

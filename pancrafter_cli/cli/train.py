@@ -39,7 +39,7 @@ def command(
     from tqdm import tqdm
 
     from pancrafter_cli.data.config import fine_tuning, read_config
-    from pancrafter_cli.tasks.train import train
+    from pancrafter_cli.runtime.installed import require
 
     if config is not None:
         recipe = read_config(config, scenes, start_from, minutes)
@@ -50,6 +50,9 @@ def command(
             "neither a recipe nor a model to start from is given",
             "name a TOML file (examples/ has some), or adapt a model with --from universal-small",
         )
+    require("torch", hint="pip install 'pancrafter[train]'")
+    from pancrafter_cli.tasks.train import train
+
     folder = run or Path("runs") / recipe.name
     shown = sys.stderr.isatty() if progress is None else progress
     with tqdm(unit="step", disable=not shown, file=sys.stderr, desc="train") as bar:

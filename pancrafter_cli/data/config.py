@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pancrafter_cli.data.samples import SampleOptions
 from pancrafter_cli.errors import UsageError
-from pancrafter_cli.networks.pancrafter import PanCrafterConfig
+from pancrafter_cli.networks.config import PanCrafterConfig
 from pancrafter_cli.zoo import read_spec, resolve
 
 SCENE_KINDS = ("wald", "resynthesised")

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 Mode = Literal["ms", "pan"]
 
-ATTENTION_RADIUS = 1
 _SHIFTS = tuple((dy, dx) for dy in range(3) for dx in range(3))
 
 

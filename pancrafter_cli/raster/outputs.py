@@ -11,15 +11,18 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 
 from pancrafter_cli.errors import OutputError
 from pancrafter_cli.raster import journal
+from pancrafter_cli.raster.env import opening, reading
 from pancrafter_cli.raster.journal import Moment
-from pancrafter_cli.raster.part import in_use, journal_name, kept_name
+from pancrafter_cli.raster.part import in_use, journal_name, kept_name, remove_remains
 from pancrafter_cli.raster.spec import BandFacts, OutputSpec
 from pancrafter_cli.raster.writer import SceneWriter, check_output
 
@@ -182,6 +185,28 @@ def product_writers(
         outputs.discard()
         raise
     outputs.discard()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished GeoTIFF: its size in pixels, its bands and its tags."""
+
+    width: int
+    height: int
+    bands: int
+    tags: Mapping[str, str]
+
+
+def read_finished(path: Path) -> Finished:
+    """What a finished GeoTIFF says of itself. Raises RasterError."""
+    with reading(path), opening(), rasterio.open(path) as file:
+        return Finished(file.width, file.height, file.count, file.tags())
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed runs left of the finished product `path`, but not what a living run writes."""
+    remove_remains(path.resolve())
+    settle(path, None, discard=True)
 
 
 def unfinished_facts(output: Path) -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sys
 import zlib
@@ -100,6 +101,14 @@ def in_use(part: Path) -> bool:
     except OSError:
         return True
     return False
+
+
+def remove_remains(target: Path) -> None:
+    """Remove unfinished files of a finished product that no other run finds again."""
+    pattern = re.compile(rf"\.{re.escape(_short(target))}\.\d+\.[0-9a-f]{{6}}\.part\.tif")
+    for found in target.parent.iterdir():
+        if pattern.fullmatch(found.name):
+            found.unlink(missing_ok=True)
 
 
 def _own_name(target: Path) -> Path:

@@ -33,8 +33,8 @@ _LANDSAT_PAN = 8
 _GAOFEN = re.compile(r"GF(?P<number>\d)[A-D]?_.*-(?P<kind>PAN|MSS)\d?(?:[._-].*)?\.tiff?", re.IGNORECASE)
 _MAXAR_KIND = re.compile(r"-([PMS])[123][A-Z]S(?:[-_.]|$)", re.IGNORECASE)
 _MAXAR_TILE = re.compile(r"_R\d+C\d+[-_.]", re.IGNORECASE)
-_PAN_WORDS = {"pan", "panchromatic"}
-_MS_WORDS = {"ms", "mul", "mss", "mux", "multi", "multispectral", "xs"}
+PAN_WORDS = {"pan", "panchromatic"}
+MS_WORDS = {"ms", "mul", "mss", "mux", "multi", "multispectral", "xs"}
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,11 @@ def find_product(paths: Sequence[Path]) -> ProductFiles:
         if found is not None:
             return found
     raise _failure(f"{where}: no PAN and MS pair is recognised", _rasters(files) or files)
+
+
+def rasters_in(folder: Path) -> list[Path]:
+    """The files that look like rasters by their names, searched as `find_product` does. Raises RasterError."""
+    return sorted(_rasters(_files(folder)))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -204,8 +209,8 @@ def _pair(where: str, layout: str, candidates: list[Path], kind: Callable[[Path]
 def _plain(where: str, files: list[Path]) -> ProductFiles | None:
     """One raster named PAN and one named MS; or two rasters, of which one has one band and the other more."""
     rasters = _rasters(files)
-    pan = [f for f in rasters if _words(f) & _PAN_WORDS and not _words(f) & _MS_WORDS]
-    ms = [f for f in rasters if _words(f) & _MS_WORDS and not _words(f) & _PAN_WORDS]
+    pan = [f for f in rasters if _words(f) & PAN_WORDS and not _words(f) & MS_WORDS]
+    ms = [f for f in rasters if _words(f) & MS_WORDS and not _words(f) & PAN_WORDS]
     if not (pan and ms) and len(rasters) == 2:
         bands = {}
         for path in rasters:
@@ -218,6 +223,11 @@ def _plain(where: str, files: list[Path]) -> ProductFiles | None:
     return _pair(where, "pair by name", chosen, lambda path: "P" if path in pan else "M")
 
 
+def is_raster(path: Path) -> bool:
+    """Whether a file looks like a raster by its name."""
+    return path.suffix.lower() in _RASTERS
+
+
 def _words(path: Path) -> set[str]:
     """The words of a file's name, without digits at their ends: `scene-PAN1_b.tif` holds `pan`."""
     return {word.rstrip("0123456789") for word in re.split(r"[^a-z0-9]+", path.stem.lower())}
@@ -225,7 +235,7 @@ def _words(path: Path) -> set[str]:
 
 def _rasters(files: Iterable[Path]) -> list[Path]:
     """Those that look like rasters by their names."""
-    return [file for file in files if file.suffix.lower() in _RASTERS]
+    return [file for file in files if is_raster(file)]
 
 
 def _failure(message: str, seen: Sequence[Path | str]) -> RasterError:

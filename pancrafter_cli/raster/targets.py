@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from pancrafter_cli.errors import OutputError
@@ -14,11 +15,22 @@ from pancrafter_cli.raster.env import GDAL_FAILURES
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
 
 
-def check_output(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False) -> Path:
+@dataclass(frozen=True)
+class OutputKind:
+    """A kind of file, as messages call it, and how its names end."""
+
+    name: str
+    suffixes: tuple[str, ...]
+
+
+GEOTIFF = OutputKind("a GeoTIFF", (".tif", ".tiff"))
+
+
+def check_output(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False, kind: OutputKind = GEOTIFF) -> Path:
     """Find the place to write to, links followed. Raises OutputError when it cannot or should not be."""
     try:
         os.fspath(path).encode()
-        return _checked_output(path, inputs, overwrite)
+        return _checked_output(path, inputs, overwrite, kind)
     except UnicodeEncodeError as error:
         raise OutputError(f"{path}: is not a name in UTF-8, as GDAL expects", "give another name") from error
     except OSError as error:
@@ -27,13 +39,15 @@ def check_output(path: Path, inputs: Iterable[Path] = (), overwrite: bool = Fals
         ) from error
 
 
-def _checked_output(path: Path, inputs: Iterable[Path], overwrite: bool) -> Path:
+def _checked_output(path: Path, inputs: Iterable[Path], overwrite: bool, kind: OutputKind) -> Path:
     """As check_output; also raises OSError where the system refuses to tell about a file."""
     target = Path(os.path.realpath(path))
     if target.is_symlink():  # realpath gives up on those only
         raise OutputError(f"{path}: is a loop of links", "remove it, or give another name")
-    if target.suffix.lower() not in (".tif", ".tiff"):
-        raise OutputError(f"{path}: the output is a GeoTIFF", "give a name that ends in .tif or .tiff")
+    if target.suffix.lower() not in kind.suffixes:
+        raise OutputError(
+            f"{path}: the output is {kind.name}", f"give a name that ends in {' or '.join(kind.suffixes)}"
+        )
     if target.is_dir():
         raise OutputError(f"{path}: is a folder", "give the name of a file")
     for source in inputs:

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from pancrafter_cli.errors import DeviceError, OutOfMemory, UsageError
-from pancrafter_cli.geometry.inputs import band_groups
-from pancrafter_cli.networks.pancrafter import receptive_radius
+from pancrafter_cli.networks.config import receptive_radius
+from pancrafter_cli.runtime.groups import sharpen_groups
 from pancrafter_cli.zoo import Model
 
 Float32 = NDArray[np.float32]
@@ -40,28 +40,25 @@ def pick_device(name: str) -> torch.device:
 class TorchRunner:
     """A model on a device: tiles in, sharpened tiles out, MARs mode fixed to MS."""
 
+    runtime = "torch"
+    onnx_sha256: str | None = None
+
     def __init__(self, model: Model, device: torch.device, precision: Precision = "auto") -> None:
         if precision not in get_args(Precision):
             raise UsageError(f"unknown precision '{precision}'", f"use {', '.join(get_args(Precision))}")
         self.device = device
         # bf16 halves the time where matrix units take it; on CPUs fp32 is the choice that is right everywhere.
-        self.precision = ("bf16" if device.type == "cuda" else "fp32") if precision == "auto" else precision
+        self.precision: str = ("bf16" if device.type == "cuda" else "fp32") if precision == "auto" else precision
         self.network = model.network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         if device.type == "cuda" and self.precision == "fp32":
             torch.backends.cudnn.allow_tf32 = False  # or convolutions would quietly keep 10 bits of 23
         self.spec, self.sha256 = model.spec, model.sha256
         self.radius = receptive_radius(model.spec.config)
-        self.bands = model.spec.bands
         self.matched = model.spec.config.pan == "matched"
 
     def sharpen(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:
         """(C, H, W) each, any C, in DN / scale; returns (C, H, W). Raises OutOfMemory when memory runs out."""
-        out = np.empty_like(lms)
-        for group in band_groups(len(lms), self.bands):
-            shown = list(group.shown)
-            pan_bands = shown if self.matched else [0]
-            out[list(group.bands)] = self._run(mpan[pan_bands], lms[shown], lpan[pan_bands])[list(group.channels)]
-        return out
+        return sharpen_groups(self._run, self.spec.config, mpan, lms, lpan)
 
     @torch.inference_mode()
     def _run(self, *images: Float32) -> Float32:

@@ -48,7 +48,7 @@ def save_checkpoint(run: Path, config: TrainConfig, learner: Learner) -> None:
     tensors |= {f"net/{k}": v for k, v in learner.network.state_dict().items()}
     for index, entry in learner.optimizer.state_dict()["state"].items():
         tensors |= {f"opt/{index}/{k}": v for k, v in entry.items()}
-    facts = {"step": learner.step, "seconds": learner.seconds, "config": asdict(config)}
+    facts = {"step": learner.step, "seconds": learner.seconds, "losses": [*learner.losses], "config": asdict(config)}
     with written_whole(run / CHECKPOINT_FILE) as part:
         safetensors.torch.save_file(
             {k: v.detach().contiguous() for k, v in tensors.items()}, part, metadata={"state": json.dumps(facts)}
@@ -66,7 +66,7 @@ def restore_checkpoint(run: Path, config: TrainConfig, learner: Learner) -> bool
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts: dict[str, Any] = json.loads(file.metadata()["state"])
-        saved = dict(facts["config"])
+        saved, losses = dict(facts["config"]), list(facts["losses"])
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(
@@ -87,6 +87,7 @@ def restore_checkpoint(run: Path, config: TrainConfig, learner: Learner) -> bool
     groups = learner.optimizer.state_dict()["param_groups"]
     learner.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     learner.step, learner.seconds = facts["step"], facts["seconds"]
+    learner.losses.extend(losses)
     return True
 
 

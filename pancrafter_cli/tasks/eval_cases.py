@@ -171,6 +171,7 @@ def fused(
             output=output,
             method=contestant.method,
             model=contestant.model,
+            consistency=contestant.consistency,
             device=options.device,
             sensor=case.mtf.name,
             registration=registration,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,12 @@ REDUCED, FULL = "reduced", "full"
 
 @dataclass(frozen=True)
 class Contestant:
-    """A method, and for the network its model (name or path; None: the default)."""
+    """A method, for the network its model (name or path; None: the default), and its back-projections onto MS."""
 
     label: str
     method: str
     model: str | None = None
+    consistency: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,23 @@ class EvalResult:
     pictures: Mapping[tuple[str, str], Mapping[str, FloatArray]] = field(default_factory=dict, repr=False)
 
 
-def contestants(methods: Sequence[str], models: Sequence[str] = ()) -> tuple[Contestant, ...]:
-    """Methods by name; `network` stands for every one of the models, or for the default one."""
+def contestants(
+    methods: Sequence[str], models: Sequence[str] = (), consistency: Sequence[int] = ()
+) -> tuple[Contestant, ...]:
+    """Methods by name; `network` stands for every one of the models, or for the default one.
+
+    consistency: numbers of back-projections; the networks are then there once with each of them.
+    """
+    networks = [Contestant(Path(m).name, NETWORK, m) for m in models] or [Contestant(NETWORK, NETWORK)]
+    if consistency:
+        networks = [
+            replace(network, label=f"{network.label}/{steps}", consistency=steps)
+            for network in networks
+            for steps in consistency
+        ]
     found: list[Contestant] = []
     for method in methods:
-        if method == NETWORK:
-            found += [Contestant(Path(m).name, NETWORK, m) for m in models] or [Contestant(NETWORK, NETWORK)]
-        else:
-            found.append(Contestant(method, method))
+        found += networks if method == NETWORK else [Contestant(method, method)]
     return tuple(found)
 
 

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pancrafter_cli.classical.methods import METHODS
-from pancrafter_cli.errors import GeometryError, UsageError
+from pancrafter_cli.errors import GeometryError, ModelError, UsageError
 from pancrafter_cli.geometry.consistency import consistency_reach
 from pancrafter_cli.geometry.sensors import mtf_of, sensor_from_metadata
 from pancrafter_cli.raster.scene import Scene
+from pancrafter_cli.runtime.installed import require
 from pancrafter_cli.tasks.fusion import ClassicalFuser, fit_classical
 from pancrafter_cli.tasks.tile_inputs import Span, read_inputs, read_observed
+from pancrafter_cli.zoo import DEFAULT_MODEL, ONNX_SUFFIX, ModelSpec, file_sha256, resolve, resolve_onnx
 
 if TYPE_CHECKING:
-    from pancrafter_cli.runtime.torch_runner import Precision, TorchRunner
-    from pancrafter_cli.zoo import ModelSpec
+    from pancrafter_cli.runtime.torch_runner import Precision
 
 Float32 = NDArray[np.float32]
+Runtime = Literal["torch", "onnx"]
 
 NETWORK = "network"  # the method's name when a model does the work
 DEFAULT_CONSISTENCY = 5  # of networks; classical methods are run as published, without
@@ -30,17 +33,39 @@ _RATIO_SLACK = 1.02  # a ratio of 6.01 is 6, written with rounded pixel sizes
 
 @dataclass(frozen=True)
 class FuserFacts:
-    """What did the work: method, and for a network its model, its hash, where and in which precision it ran.
+    """What did the work: method, and for a network its model, where and in which precision it ran.
 
+    model_sha256: of the model's weights; runtime: "torch" or "onnx"; onnx_sha256: of the exported file that ran.
     consistency: back-projections after it.
     """
 
     method: str
     model: str | None = None
     model_sha256: str | None = None
+    runtime: str | None = None
+    onnx_sha256: str | None = None
     device: str = "cpu"
     precision: str = "fp32"
     consistency: int = 0
+
+
+class Runner(Protocol):
+    """A model on a device. sha256: of its weights; radius: PAN pixels around a pixel that can change it."""
+
+    runtime: str
+    onnx_sha256: str | None
+    precision: str
+    spec: ModelSpec
+    sha256: str
+    radius: int
+    matched: bool
+
+    @property
+    def device(self) -> object:
+        """Where it runs; its `str` is the name."""
+
+    def sharpen(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:
+        """(C, H, W) each, any C, in DN / scale; returns (C, H, W). Raises DeviceError when memory runs out."""
 
 
 class Fuser(Protocol):
@@ -56,11 +81,18 @@ class Fuser(Protocol):
 class NetworkFuser:
     """A network on a device, and back-projections onto MS after it."""
 
-    def __init__(self, scene: Scene, runner: TorchRunner, consistency: int = DEFAULT_CONSISTENCY) -> None:
+    def __init__(self, scene: Scene, runner: Runner, consistency: int = DEFAULT_CONSISTENCY) -> None:
         check_ratio(scene, runner.spec)
         self._scene, self._runner, self._steps = scene, runner, consistency
         self.facts = FuserFacts(
-            NETWORK, runner.spec.name, runner.sha256, str(runner.device), runner.precision, consistency
+            method=NETWORK,
+            model=runner.spec.name,
+            model_sha256=runner.sha256,
+            runtime=runner.runtime,
+            onnx_sha256=runner.onnx_sha256,
+            device=str(runner.device),
+            precision=runner.precision,
+            consistency=consistency,
         )
         self.reach = runner.radius + consistency_reach(scene.ratio, consistency)
 
@@ -100,7 +132,7 @@ class FittedFuser:
 def make_fuser(
     scene: Scene,
     method: str = NETWORK,
-    runner: TorchRunner | None = None,
+    runner: Runner | None = None,
     *,
     sensor: str | None = None,
     consistency: int | None = None,
@@ -125,14 +157,43 @@ def check_method(method: str) -> None:
         raise UsageError(f"unknown method '{method}'", f"use {NETWORK}, {', '.join(METHODS)}")
 
 
-def network_runner(model: str | None = None, device: str = "auto", precision: Precision = "auto") -> TorchRunner:
-    """A model by name or path, or the default one, on a device. Raises ModelError, DeviceError or UsageError."""
-    # torch takes a second to load, and classical methods do without it.
+def network_runner(
+    model: str | None = None, device: str = "auto", precision: Precision = "auto", runtime: Runtime | None = None
+) -> Runner:
+    """A model by name or path, or the default one, on a device.
+
+    runtime: by default "onnx" for the path of an ONNX file, else "torch".
+    Raises ModelError, DeviceError, InstallError or UsageError.
+    """
+    name = model or DEFAULT_MODEL
+    exported = Path(name).suffix == ONNX_SUFFIX
+    if runtime not in (None, *get_args(Runtime)):
+        raise UsageError(f"unknown runtime '{runtime}'", f"use {' or '.join(get_args(Runtime))}")
+    if runtime == "torch" and exported:
+        raise UsageError(f"{name}: torch does not run ONNX models", "leave out --runtime torch, or give another model")
+    if exported or runtime == "onnx":
+        return _onnx_runner(name, device, precision)
+    resolve(name)  # a wrong name is told before torch, which takes a second to load
+    require("torch", hint="pip install 'pancrafter[torch]'; or 'pancrafter[onnx]', and sharpen with --runtime onnx")
     from pancrafter_cli.runtime.torch_runner import TorchRunner, pick_device
     from pancrafter_cli.zoo import load_model
 
     picked = pick_device(device)
-    return TorchRunner(load_model(model) if model else load_model(), picked, precision)
+    return TorchRunner(load_model(name), picked, precision)
+
+
+def _onnx_runner(name: str, device: str, precision: Precision) -> Runner:
+    path = resolve_onnx(name)
+    require("onnxruntime", hint="pip install 'pancrafter[onnx]'")
+    from pancrafter_cli.runtime.onnx_runner import OnnxRunner
+
+    runner = OnnxRunner(path, device, precision)
+    if path != Path(name) and runner.sha256 != file_sha256(resolve(name)):
+        raise ModelError(
+            f"{path}: was exported from other weights than those beside it",
+            f"`pancrafter export {name} -o {path} --overwrite` writes it anew",
+        )
+    return runner
 
 
 def check_ratio(scene: Scene, spec: ModelSpec) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from pancrafter_cli.errors import TrainingError
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.zoo import load_model
 
+LOSSES = 50  # steps whose mean loss is logged
 _TINY = 1e-8  # keeps the root differentiable where there is no error
 Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -23,7 +25,7 @@ Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
 class Learner:
     """A network in training after `step` steps and `seconds` of the run; `ema` are the weights that become the model.
 
-    `forward` is the network, compiled where the recipe says so.
+    `forward` is the network, compiled where the recipe says so; `losses` are those of the last steps, oldest first.
     """
 
     network: PanCrafter
@@ -33,6 +35,12 @@ class Learner:
     device: torch.device
     step: int = 0
     seconds: float = 0.0
+    losses: deque[float] = field(default_factory=lambda: deque(maxlen=LOSSES))
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the last LOSSES steps."""
+        return sum(self.losses) / len(self.losses) if self.losses else math.nan
 
 
 def start_learner(config: TrainConfig, device: torch.device) -> Learner:
@@ -51,8 +59,8 @@ def start_learner(config: TrainConfig, device: torch.device) -> Learner:
     return Learner(network, torch.compile(network) if config.compile else network, optimizer, ema, device)
 
 
-def take_step(learner: Learner, batch: Batch, config: TrainConfig) -> float:
-    """One step of the optimiser on a batch of `samples_per_step`; returns the loss (eq. 4).
+def take_step(learner: Learner, batch: Batch, config: TrainConfig) -> None:
+    """One step of the optimiser on a batch of `samples_per_step`, with the loss of eq. 4.
 
     Raises TrainingError when loss or gradient is not finite; the learner is then as it was before.
     """
@@ -79,8 +87,8 @@ def take_step(learner: Learner, batch: Batch, config: TrainConfig) -> float:
         raise _not_finite("gradient", learner, batch)
     learner.optimizer.step()
     learner.step += 1
+    learner.losses.append(total)
     _average(learner, config.ema)
-    return total
 
 
 def mars_loss(network: Callable[..., Tensor], batch: Tensors, lam: float, pan_samples: int, kind: str = "l1") -> Tensor:

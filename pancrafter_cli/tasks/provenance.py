@@ -18,13 +18,17 @@ import rasterio
 
 from pancrafter_cli.geometry.tiling import Tiling
 from pancrafter_cli.raster.scene import Scene
-from pancrafter_cli.tasks.fusers import FuserFacts
+from pancrafter_cli.tasks.fusers import DEFAULT_CONSISTENCY, NETWORK, FuserFacts
 from pancrafter_cli.tasks.register import Registration
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 from pancrafter_cli.version import __version__
 
 _BLOCK = 8 << 20  # bytes
 _SECRET = re.compile(r"(?<=://)[^/\s'\"@]*@|\?[^\s'\"]*")  # of URLs: user and password, and what signs a request
+
+
+# What is asked for that pixels depend on, besides the model (its hash is a tag) and the device.
+_REQUEST = ("method", "precision", "tile", "halo", "blend", "sensor", "registration", "ratio", "ms_origin", "nodata")
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,21 @@ def method_tags(facts: FuserFacts, scene: Scene, tile: int, halo: int) -> dict[s
         "PANCRAFTER_DEVICE": facts.device,
         "PANCRAFTER_PRECISION": facts.precision,
     }
-    if facts.model is not None and facts.model_sha256 is not None:
-        tags |= {"PANCRAFTER_MODEL": facts.model, "PANCRAFTER_MODEL_SHA256": facts.model_sha256}
-    return tags
+    of_model = {
+        "PANCRAFTER_MODEL": facts.model,
+        "PANCRAFTER_MODEL_SHA256": facts.model_sha256,
+        "PANCRAFTER_RUNTIME": facts.runtime,
+        "PANCRAFTER_ONNX_SHA256": facts.onnx_sha256,
+    }
+    return tags | {name: value for name, value in of_model.items() if value is not None}
+
+
+def request_tags(options: SharpenOptions) -> dict[str, str]:
+    """What was asked for, as JSON: with the same inputs and model, the same request makes the same product."""
+    asked = {name: getattr(options, name) for name in _REQUEST}
+    by_default = DEFAULT_CONSISTENCY if options.method == NETWORK else 0
+    asked["consistency"] = by_default if options.consistency is None else options.consistency
+    return {"PANCRAFTER_REQUEST": json.dumps(asked, sort_keys=True)}
 
 
 def command_tags(command: Sequence[str]) -> dict[str, str]:

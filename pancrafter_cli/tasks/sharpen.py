@@ -18,7 +18,7 @@ from pancrafter_cli.raster.stac import check_item
 from pancrafter_cli.raster.writer import check_output
 from pancrafter_cli.tasks.afterwards import Afterwards, add_item, add_scores
 from pancrafter_cli.tasks.confidence import Judge
-from pancrafter_cli.tasks.fusers import NETWORK, Fuser, check_method, make_fuser, network_runner
+from pancrafter_cli.tasks.fusers import NETWORK, Fuser, Runner, check_method, make_fuser, network_runner
 from pancrafter_cli.tasks.memory import estimate_memory, pick_tile, smaller_tile
 from pancrafter_cli.tasks.provenance import (
     command_tags,
@@ -26,6 +26,7 @@ from pancrafter_cli.tasks.provenance import (
     input_tags,
     judgement_tags,
     method_tags,
+    request_tags,
     run_facts,
 )
 from pancrafter_cli.tasks.register import Registration, register
@@ -57,12 +58,16 @@ Notice = Callable[[str], None]
 
 
 def sharpen_scene(
-    options: SharpenOptions, progress: Progress = lambda done, total: None, notice: Notice = lambda text: None
+    options: SharpenOptions,
+    progress: Progress = lambda done, total: None,
+    runner: Runner | None = None,
+    notice: Notice = lambda text: None,
 ) -> SharpenResult:
     """Sharpen one scene into `options.output`.
 
     `progress` gets (pixels done, pixels in all), `notice` at once what the result's notices say in the end. A run that
     was killed, or interrupted, is gone on with by the same options; the product is what it would have been.
+    runner: the model that the options name, loaded already, for callers with many scenes.
     Raises UsageError, RasterError, GeometryError, ModelError, DeviceError or OutputError; nothing is written then.
     A finished product that cannot be scored or described is kept, with a warning.
     """
@@ -73,12 +78,13 @@ def sharpen_scene(
         notices.append(text)
         notice(text)
 
-    options, layout = _resolved(options)
+    options, layout = resolve_product(options)
     settle(options.output, options.confidence, discard=not options.resume)
     _check_outputs(options)
     check_method(options.method)
     # A wrong model or device is told before a large scene is measured.
-    runner = network_runner(options.model, options.device, options.precision) if options.method == NETWORK else None
+    if runner is None and options.method == NETWORK:
+        runner = _runner(options)
     with ExitStack() as stack:
         opened = stack.enter_context(open_scene(options.pan, options.ms, _scene_options(options)))
         if options.stac:
@@ -156,7 +162,7 @@ class _Run:
         options, scene = self.options, self.scene
         facts = run_facts(self.fuser.facts, scene, tiling, self.registration, options)
         tags = method_tags(self.fuser.facts, scene, tiling.tile, tiling.halo) | self.registration.tags
-        tags |= command_tags(options.command)
+        tags |= request_tags(options) | command_tags(options.command)
         with product_writers(
             options.output,
             scene.output,
@@ -205,12 +211,19 @@ def _finish(options: SharpenOptions, scene: Scene, registration: Registration, t
     return add_item(found, options.output, scene, tags, options.confidence) if options.stac else found
 
 
+def _runner(options: SharpenOptions) -> Runner:
+    return network_runner(options.model, options.device, options.precision, options.runtime)
+
+
 def _scene_options(options: SharpenOptions) -> SceneOptions:
     return SceneOptions(options.ratio, options.ms_origin, options.nodata, options.band_names)
 
 
-def _resolved(options: SharpenOptions) -> tuple[SharpenOptions, str]:
-    """The options with the files of the product that was named, and how they were recognised."""
+def resolve_product(options: SharpenOptions) -> tuple[SharpenOptions, str]:
+    """The options with the files of the product that was named, and how they were recognised.
+
+    Raises UsageError or RasterError where none is.
+    """
     product = find_product([options.pan, *options.ms])
     sensor, names = options.sensor or product.sensor, options.band_names or product.band_names
     return replace(options, pan=product.pan, ms=product.ms, sensor=sensor, band_names=names), product.layout

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pancrafter_cli.raster.align import Nodata
-from pancrafter_cli.tasks.fusers import NETWORK, FuserFacts
+from pancrafter_cli.tasks.fusers import NETWORK, FuserFacts, Runtime
 from pancrafter_cli.tasks.register import DEFAULT_REGISTRATION, Choice, Registration
 from pancrafter_cli.tasks.tiles import DEFAULT_BLEND, DEFAULT_HALO
 
@@ -22,7 +22,8 @@ class SharpenOptions:
 
     pan may be the folder of a product, ms is then empty; else ms is one multi-band file or several of one grid.
     method: "network" or a classical one. model: a shipped name or a path, None for the default; device, precision: of
-    the network. sensor: whose MTF classical methods assume.
+    the network; runtime: "torch" or "onnx", by default as the model's file needs. sensor: whose MTF classical methods
+    assume.
     tile, halo, blend: PAN pixels; tile None is chosen from the memory there is, and max_memory, in bytes, bounds what
     the run is expected to need; halo "full" is all that can change a pixel. consistency: back-projections onto MS,
     by default 5 for the network and none for classical methods. registration: "auto" measures how far MS lies off
@@ -41,6 +42,7 @@ class SharpenOptions:
     model: str | None = None
     device: str = "auto"
     precision: Precision = "auto"
+    runtime: Runtime | None = None
     tile: int | None = None
     max_memory: int | None = None
     halo: int | str = DEFAULT_HALO

@@ -7,7 +7,6 @@ run to run: the learning rate of a run with `minutes`, and when a model is valid
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from pancrafter_cli.data.batches import Skipped, SourcePool, prefetch
@@ -33,12 +31,10 @@ from pancrafter_cli.tasks.checkpoint import (
     written_whole,
 )
 from pancrafter_cli.tasks.journal import Journal
-from pancrafter_cli.tasks.learner import Learner, is_finished, learning_rate, start_learner, take_step
+from pancrafter_cli.tasks.learner import LOSSES, Learner, is_finished, learning_rate, start_learner, take_step
 from pancrafter_cli.tasks.run_record import record_run
 from pancrafter_cli.tasks.validation import Exam, examine, prepare_exams
 from pancrafter_cli.zoo import WEIGHTS_FILE, Model, ModelSpec, file_sha256, read_spec, resolve
-
-_LOG_EVERY = 50
 
 Progress = Callable[[int, int, float], None]
 Warn = Callable[[str], None]
@@ -108,7 +104,6 @@ class _Run:
     scenes: tuple[str, ...]
     progress: Progress
     warn: Warn
-    losses: list[float] = field(default_factory=list)
     saved: float = field(default_factory=time.monotonic)
     validated: float = field(default_factory=time.monotonic)
     warned: int = 0
@@ -125,10 +120,10 @@ class _Run:
                 self._validate(journal)
         with closing(prefetch(self.pool, config, first, last)) as batches:
             for batch in batches:
-                self.losses.append(take_step(learner, batch, config))
+                take_step(learner, batch, config)
                 learner.seconds = time.monotonic() - began
                 finished = learner.step == last or is_finished(config, learner)
-                if finished or learner.step % _LOG_EVERY == 0:
+                if finished or learner.step % LOSSES == 0:
                     self._report(journal)
                 if finished:
                     break
@@ -136,14 +131,14 @@ class _Run:
                     self._validate(journal)
                 if time.monotonic() - self.saved > config.checkpoint_minutes * 60:
                     self._save()
-        if self.exams and self.losses:
+        if self.exams and learner.step > first:
             self._validate(journal)
         self._save()
 
     def result(self, skipped: tuple[Skipped, ...]) -> TrainResult:
         """Where the run is. The best model becomes the model where there was validation."""
         model, best = self.folder / WEIGHTS_FILE, self.folder / BEST_FILE
-        loss = self._recent_loss()
+        loss = self.learner.loss
         skipped += self.pool.skipped
         if not self.exams:
             return TrainResult(self.learner.step, loss, model, skipped)
@@ -152,11 +147,8 @@ class _Run:
         facts = read_spec(best).training
         return TrainResult(self.learner.step, loss, model, skipped, facts["steps"], best_score(self.folder))
 
-    def _recent_loss(self) -> float:
-        return float(np.mean(self.losses[-_LOG_EVERY:])) if self.losses else math.nan
-
     def _report(self, journal: Journal) -> None:
-        learner, loss = self.learner, self._recent_loss()
+        learner, loss = self.learner, self.learner.loss
         journal.log(learner.step, loss, learning_rate(self.config, learner), learner.seconds)
         self.progress(learner.step, self.config.steps, loss)
         for skipped in self.pool.skipped[self.warned :]:

@@ -1,0 +1,109 @@
+"""Whether a scene's product is there already, as its tags tell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pancrafter_cli.errors import RasterError
+from pancrafter_cli.raster.inputs import open_raster
+from pancrafter_cli.raster.outputs import Finished, read_finished
+from pancrafter_cli.raster.stac import item_path
+from pancrafter_cli.tasks.provenance import input_file, request_tags
+from pancrafter_cli.tasks.sharpen import SharpenOptions, resolve_product
+
+_BESIDE_PIXELS = (".aux.xml", ".ovr")  # viewers write these at any time, and no pixel is read from them
+
+
+@dataclass(frozen=True)
+class State:
+    """What is there of a scene's product.
+
+    "none"; "partial": the product, or its layer, less the files beside it; "finished"; "stale": of other inputs, model
+    or options, or no product at all, `reason` says how it differs. product: the file as it is, where it could be read.
+    """
+
+    kind: Literal["none", "partial", "finished", "stale"]
+    reason: str = ""
+    product: Finished | None = None
+
+
+def find_state(options: SharpenOptions, model_sha256: str | None) -> State:
+    """Compare what is there with what `options` and the model's hash would make; reads the inputs for their hashes.
+
+    Raises UsageError or RasterError for inputs that cannot serve.
+    """
+    wanted = [path for path in (options.output, options.confidence) if path is not None]
+    item = [item_path(options.output)] if options.stac else []
+    there = [path for path in wanted if path.exists()]
+    if not there:
+        orphan = next((path for path in item if path.exists()), None)
+        return State("stale", f"{orphan.name} exists without its product") if orphan else State("none")
+    asked = resolve_product(options)[0]
+    inputs: dict[str, str | None] | None = None
+    product = None
+    for path in there:
+        try:
+            found = read_finished(path)
+        except RasterError as error:
+            return State("stale", error.message)
+        product = found if path == options.output else product
+        reason = _differing_options(found.tags, asked, model_sha256)
+        if not reason:
+            inputs = inputs or _hashes(asked)
+            reason = _differing_inputs(found.tags, inputs)
+        if reason:
+            return State("stale", f"{path.name} exists, {reason}", product)
+    complete = all(path.exists() for path in (*wanted, *item))
+    return State("finished" if complete else "partial", product=product)
+
+
+def input_files(options: SharpenOptions) -> list[Path]:
+    """All files that a scene depends on. Raises UsageError or RasterError for what cannot be opened."""
+    asked = resolve_product(options)[0]
+    files: list[Path] = []
+    for path in (asked.pan, *asked.ms):
+        with closing(open_raster(path)) as opened:
+            files += opened.files
+    return list(dict.fromkeys(files))
+
+
+def _differing_options(tags: Mapping[str, str], options: SharpenOptions, model_sha256: str | None) -> str:
+    """How a product's request and model differ from what is asked for now; empty when they do not."""
+    if "PANCRAFTER_REQUEST" not in tags:
+        return "and does not say how it was made"
+    had, asked = json.loads(tags["PANCRAFTER_REQUEST"]), json.loads(request_tags(options)["PANCRAFTER_REQUEST"])
+    changed = [
+        f"{name} {_shown(had.get(name))}, now {_shown(asked.get(name))}"
+        for name in sorted(had.keys() | asked.keys())
+        if repr(had.get(name)) != repr(asked.get(name))  # nan is not equal to itself
+    ]
+    if changed:
+        return f"made with {'; '.join(changed)}"
+    if model_sha256 not in (tags.get("PANCRAFTER_MODEL_SHA256"), tags.get("PANCRAFTER_ONNX_SHA256")):
+        return "made with other weights"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    return "not given" if value is None else ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _differing_inputs(tags: Mapping[str, str], inputs: Mapping[str, str | None]) -> str:
+    """How a product's inputs differ from those of now; empty when they do not."""
+    had = {entry["name"]: entry["sha256"] for entry in json.loads(tags.get("PANCRAFTER_INPUTS", "[]"))}
+    had = {name: digest for name, digest in had.items() if not name.endswith(_BESIDE_PIXELS)}
+    if had == inputs:
+        return ""
+    names = [name for name in {**had, **inputs} if (name in had, had.get(name)) != (name in inputs, inputs.get(name))]
+    return f"made from other contents of {', '.join(names)}"
+
+
+def _hashes(options: SharpenOptions) -> dict[str, str | None]:
+    """All files that the scene depends on, by name, with their hashes; None for what is no local file."""
+    found = (input_file(path) for path in input_files(options) if not path.name.endswith(_BESIDE_PIXELS))
+    return {file.name: file.sha256 for file in found}
