@@ -17,6 +17,7 @@ import random
 import signal
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,8 @@ def measure(folder: Path, kills: int, method: str, rows: int, rng: random.Random
     write_scene(folder, rows * TILE)
     begun = time.monotonic()
     whole = run(folder, "whole", method)
+    if not (folder / "whole" / "out.tif").exists():
+        raise SystemExit(f"there is no product: {whole.said}")
     print(f"undisturbed: {whole.seconds:.2f} s, the first tile after {whole.first:.2f} s")
     lives: list[Life] = []
     tiles, pause = rows * -(-WIDTH // TILE), (whole.seconds - whole.first) / rows
@@ -127,10 +130,14 @@ def sharpen(folder: Path, output: Path, method: str, pipe: int) -> None:
     )
     try:
         sharpen_scene(
-            options, lambda done, total: os.write(pipe, b"."), lambda text: os.write(pipe, f"{text}\n".encode())
+            options,
+            lambda done, total: os.write(pipe, b"."),
+            notice=lambda text: os.write(pipe, f"{text}\n".encode()),
         )
     except PancrafterError as error:
         os.write(pipe, f"{error.message}\n".encode())
+    except Exception:
+        os.write(pipe, traceback.format_exc().encode())
     finally:
         os._exit(0)
 

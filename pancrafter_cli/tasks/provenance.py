@@ -21,6 +21,7 @@ from pancrafter_cli.raster.scene import Scene
 from pancrafter_cli.tasks.fusers import DEFAULT_CONSISTENCY, NETWORK, FuserFacts
 from pancrafter_cli.tasks.register import Registration
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions
+from pancrafter_cli.tasks.tiles import DEFAULT_TILE
 from pancrafter_cli.version import __version__
 
 _BLOCK = 8 << 20  # bytes
@@ -93,6 +94,7 @@ def method_tags(facts: FuserFacts, scene: Scene, tile: int, halo: int) -> dict[s
 def request_tags(options: SharpenOptions) -> dict[str, str]:
     """What was asked for, as JSON: with the same inputs and model, the same request makes the same product."""
     asked = {name: getattr(options, name) for name in _REQUEST}
+    asked["tile"] = options.tile or DEFAULT_TILE
     by_default = DEFAULT_CONSISTENCY if options.method == NETWORK else 0
     asked["consistency"] = by_default if options.consistency is None else options.consistency
     return {"PANCRAFTER_REQUEST": json.dumps(asked, sort_keys=True)}
