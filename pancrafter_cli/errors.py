@@ -43,6 +43,10 @@ class DeviceError(PancrafterError):
     """The requested device or precision is not available here, or ran out of memory."""
 
 
+class OutOfMemory(DeviceError):  # noqa: N818 - a state, as in torch
+    """A tile does not fit the memory of the device."""
+
+
 class InstallError(PancrafterError):
     """A library that this task needs is not installed, or cannot be loaded."""
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,12 +56,21 @@ def run(plan: Plan, scheduler: str) -> list[Outcome]:
         return list(coming)
 
 
+def open_files(pid: int) -> list[str]:
+    """Where the open files of a process lie."""
+    names = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            names.append(str(link.readlink()))
+    return names
+
+
 def kill_while_writing(pids: list[int], out: Path, done: int, killed: list[int]) -> None:
     """SIGKILL the first of these processes that is amid a scene once so many are done; note it and the scene's file."""
     for _ in range(20_000):
         if len(list(out.glob("*.tif"))) >= done:
             for pid in pids:
-                if list(out.glob(f".*.{pid}.*.part.tif")):
+                if any(name.endswith(".part.tif") for name in open_files(pid)):
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
                     return

@@ -32,8 +32,8 @@ from pancrafter_cli.geometry.confidence import (
 )
 from pancrafter_cli.geometry.consistency import plan_consistency
 from pancrafter_cli.geometry.grid import AxisMap, GridMap
-from pancrafter_cli.raster.outputs import ProductWriter
 from pancrafter_cli.raster.scene import open_scene
+from pancrafter_cli.raster.writer import SceneWriter
 from pancrafter_cli.tasks.confidence import Judge
 from pancrafter_cli.tasks.register import register
 from tests.pairs import write_pair
@@ -322,8 +322,8 @@ def test_the_layer_lies_on_the_product_and_leaves_it_as_it_is(tmp_path: Path) ->
     assert str(result.confidence) == str(tmp_path / "c.tif")
 
 
-def fails(self: ProductWriter) -> None:
-    self._discard()
+def fails(self: SceneWriter) -> None:
+    self.discard()
     raise OutputError("the disk is full", "make room")
 
 
@@ -331,8 +331,8 @@ def fails(self: ProductWriter) -> None:
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_both_files_appear_or_none(tmp_path: Path, monkeypatch, name: str, overwrite: bool) -> None:
     write_pair(tmp_path, seed=1, pan_size=64, ratio=4, bands=3)
-    finish = ProductWriter.finish
-    monkeypatch.setattr(ProductWriter, "finish", lambda self: (fails if self._target.name == name else finish)(self))
+    finish = SceneWriter.finish
+    monkeypatch.setattr(SceneWriter, "finish", lambda self: (fails if self.target.name == name else finish)(self))
     with pytest.raises(OutputError, match="disk is full"):
         sharpen(
             tmp_path / "pan.tif",

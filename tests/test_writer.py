@@ -337,8 +337,23 @@ def test_a_file_that_lost_its_end_never_takes_the_name(tmp_path, monkeypatch, ke
     assert leftovers(tmp_path) == []
 
 
-def test_tiles_are_written_once_even_in_strips_that_cut_them(tmp_path):
-    image = some_image(1, (520, 520))
-    for rows in (256, 50):
-        write_strips(tmp_path / f"{rows}.tif", make_spec(1, shape=(520, 520)), image, np.ones(image.shape, bool), rows)
-    assert (tmp_path / "50.tif").stat().st_size < 1.1 * (tmp_path / "256.tif").stat().st_size
+def test_blocks_that_cut_tiles_are_a_bug_of_the_caller(tmp_path):
+    for place, size in (((0, 0), (50, 520)), ((10, 0), (256, 520)), ((0, 0), (256, 300)), ((0, 4), (256, 516))):
+        block = np.zeros((3, *size), np.float32)
+        with pytest.raises(ValueError, match="cuts tiles"), SceneWriter(tmp_path / "o.tif", make_spec()) as writer:
+            writer.write(*place, block, np.ones(block.shape, bool))
+    assert leftovers(tmp_path) == []
+
+
+def test_the_order_of_blocks_is_that_of_the_file(tmp_path):
+    image = some_image()
+    blocks = [np.s_[:, r : r + 256, c : c + 256] for r in (0, 256) for c in (0, 256, 512)]
+    for name, order in (("a", blocks), ("b", blocks[::-1]), ("c", blocks)):
+        with SceneWriter(tmp_path / f"{name}.tif", make_spec()) as writer:
+            for part in order:
+                writer.write(part[1].start, part[2].start, image[part], np.ones(image[part].shape, bool))
+    a, b, c = ((tmp_path / f"{name}.tif").read_bytes() for name in "abc")
+    assert a == c
+    assert a != b
+    with rasterio.open(tmp_path / "a.tif") as first, rasterio.open(tmp_path / "b.tif") as second:
+        assert np.array_equal(first.read(), second.read())

@@ -18,10 +18,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 from pancrafter_cli.cli import batch, bench, demo, eval, export, inspect, models, score, sharpen, train
+from pancrafter_cli.cli.output import INTERRUPTED
 from pancrafter_cli.errors import PancrafterError
 from pancrafter_cli.version import __version__
 
-_INTERRUPTED, _TERMINATED = 130, 143
+_TERMINATED = 143
 _NOTHING_KEPT = "no unfinished output was kept; `train` goes on from its last checkpoint"
 # What typer raises for wrong arguments: click's UsageError, wherever this version keeps click.
 _USAGE: Any = typer.BadParameter.__mro__[1]
@@ -79,10 +80,10 @@ def run() -> None:
     except MemoryError:
         _fail(1, "there is not enough memory", "free some, or use a smaller --tile")
     except SystemExit as end:
-        if end.code == _INTERRUPTED:  # typer makes this of Ctrl-C, without a word
-            _fail(_INTERRUPTED, "interrupted", _NOTHING_KEPT)
+        if end.code == INTERRUPTED:  # typer makes this of Ctrl-C, without a word
+            _fail(INTERRUPTED, "interrupted", _kept(end))
         if end.code == _TERMINATED:
-            _fail(_TERMINATED, "terminated", _NOTHING_KEPT)
+            _fail(_TERMINATED, "terminated", _kept(end))
         raise
     except BrokenPipeError:
         _mute()  # the reader of our output has gone, as `head` does
@@ -92,6 +93,16 @@ def run() -> None:
             raise
         _mute()
         _fail(1, f"not all could be written: {error.strerror}", "make room on the disk, also on that of stdout")
+
+
+def _kept(end: BaseException) -> str:
+    """How to go on, as an interrupted command noted it: in the interruption, or in the one that typer saw."""
+    error: BaseException | None = end
+    while error is not None:
+        if notes := getattr(error, "__notes__", ()):
+            return str(notes[0])
+        error = error.__context__
+    return _NOTHING_KEPT
 
 
 def _mute() -> None:

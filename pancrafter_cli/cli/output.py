@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pancrafter_cli.report.contents import Table
 
 
+INTERRUPTED = 130  # exit code after Ctrl-C
+
+
 def print_json(value: Any) -> None:
     """A result dataclass, or a list of them, as JSON on stdout. What JSON cannot hold (NaN, infinity) becomes null."""
     print(json.dumps(_plain(value), indent=2))
@@ -34,6 +37,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def print_notice(text: str) -> None:
+    """What people should know while a command runs, on stderr, above a progress bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(f"notice: {text}", file=sys.stderr)
 
 
 def print_rows(rows: list[tuple[str, str]]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pancrafter_cli.cli.output import parse_point, pixel_progress, print_json
+from pancrafter_cli.cli.output import INTERRUPTED, parse_point, pixel_progress, print_json, print_notice
 from pancrafter_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +65,12 @@ def command(
     runtime: RuntimeChoice | None = typer.Option(
         None, help="torch, or onnx for a model that was exported; default: as the model's file needs."
     ),
-    tile: int = typer.Option(512, help="Tile side in PAN pixels, a multiple of 256; smaller needs less memory."),
+    tile: int | None = typer.Option(
+        None, help="Tile side in PAN pixels, a multiple of 256; default: 512, or 256 where memory is short."
+    ),
+    max_memory: str | None = typer.Option(
+        None, metavar="SIZE", help="Choose the tile so that the run is expected to need no more, such as 2G."
+    ),
     halo: str = typer.Option("32", help="PAN pixels read around a tile, or 'full': exact, reads twice the pixels."),
     consistency: int | None = typer.Option(
         None, help="Back-projections that pull the result onto MS; default: 5 after a network, 0 after other methods."
@@ -93,6 +98,9 @@ def command(
         None, metavar="FILE", readable=False, help="Heights in metres above the ellipsoid, for PAN and MS with RPCs."
     ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace an existing output."),
+    resume: bool = typer.Option(
+        True, "--resume/--no-resume", help="Go on with a run that was killed; or start over and keep nothing."
+    ),
     progress: bool | None = typer.Option(
         None, "--progress/--no-progress", help="Progress bar on stderr; default: on a terminal."
     ),
@@ -100,6 +108,7 @@ def command(
 ) -> None:
     """Sharpen MS with PAN: a GeoTIFF with all MS bands on the PAN grid."""
     from pancrafter_cli.raster.align import parse_nodata
+    from pancrafter_cli.tasks.memory import parse_bytes
     from pancrafter_cli.tasks.register import parse_registration
     from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
 
@@ -115,6 +124,7 @@ def command(
         precision=precision.value,
         runtime=None if runtime is None else runtime.value,
         tile=tile,
+        max_memory=parse_bytes(max_memory),
         halo=_halo(halo),
         consistency=0 if no_consistency else consistency,
         sensor=sensor,
@@ -128,9 +138,13 @@ def command(
         score=score,
         stac=stac,
         command=("pancrafter", *sys.argv[1:]),
+        resume=resume,
     )
-    with pixel_progress(progress) as report:
-        result = sharpen_scene(options, report)
+    try:
+        with pixel_progress(progress) as report:
+            result = sharpen_scene(options, report, notice=print_notice)
+    except KeyboardInterrupt as end:  # which typer would forget, and with it how to go on
+        raise SystemExit(INTERRUPTED) from end
     if as_json:
         print_json(result)
     else:

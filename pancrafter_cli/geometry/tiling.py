@@ -58,10 +58,10 @@ class Tiling:
             spans.append(Span((start, stop), keep, read))
         return spans
 
-    def tiles(self, shape: tuple[int, int]) -> Iterator[Tile]:
-        """All tiles of a raster of (rows, columns), row by row from the top left."""
+    def tiles(self, shape: tuple[int, int], first: int = 0) -> Iterator[Tile]:
+        """All tiles of a raster of (rows, columns), row by row from the top left, less the `first` rows of tiles."""
         columns = self.spans(shape[1])
-        for rows in self.spans(shape[0]):
+        for rows in self.spans(shape[0])[first:]:
             for cols in columns:
                 yield Tile(rows, cols)
 
@@ -87,14 +87,19 @@ def fade(span: Span, length: int, blend: int) -> Float32:
 class Blender:
     """Puts tiles together in the order of `Tiling.tiles`, holding only the overlaps still to come.
 
-    Memory: one tile, plus `blend` rows of the raster's width.
+    Memory: one tile, plus `blend` rows of the raster's width. pending: what an earlier one held at the end of a row of
+    tiles, to go on with the next row.
     """
 
-    def __init__(self, tiling: Tiling, bands: int, shape: tuple[int, int]) -> None:
+    def __init__(self, tiling: Tiling, bands: int, shape: tuple[int, int], pending: Float32 | None = None) -> None:
         self.tiling, self.shape = tiling, shape
         self._above = np.zeros((bands, tiling.blend, shape[1]), dtype=np.float32)
-        self._below = np.zeros_like(self._above)
+        self._below = np.zeros_like(self._above) if pending is None else pending.copy()
         self._left: Float32 | None = None
+
+    def pending(self) -> Float32:
+        """At the end of a row of tiles: its share (bands, blend, columns) of the next row's pixels."""
+        return self._below.copy()
 
     def add(self, tile: Tile, kept: Float32) -> Float32:
         """Add a tile's kept pixels (C, h, w); returns its finished core (C, rows, columns)."""

@@ -16,7 +16,7 @@ from pancrafter_cli.errors import RasterError
 
 # Without a bound GDAL's block cache takes 5 % of the machine's memory. Not set through rasterio.Env, which empties
 # the cache each time it is left: blocks would be read again, and half-filled tiles written and written again.
-os.environ.setdefault("GDAL_CACHEMAX", "128")  # megabytes
+os.environ.setdefault("GDAL_CACHEMAX", "64")  # megabytes; of inputs alone, the product is compressed past it
 # Without a handler of its own the library's warnings would be printed by logging's last resort.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 

@@ -3,101 +3,63 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Compression, Interleaving
-from rasterio.errors import RasterioError
-from rasterio.windows import Window
 
 from pancrafter_cli.errors import OutputError
+from pancrafter_cli.raster.blocks import TILE, compressed, file_head
 from pancrafter_cli.raster.encode import encode
-from pancrafter_cli.raster.env import GDAL_FAILURES, gdal_env, opening
-from pancrafter_cli.raster.spec import BandFacts, OutputSpec
+from pancrafter_cli.raster.env import GDAL_FAILURES
+from pancrafter_cli.raster.finished import check_complete, write_tags
+from pancrafter_cli.raster.part import PartFile
+from pancrafter_cli.raster.spec import OutputSpec
+from pancrafter_cli.raster.targets import as_output_error, beside, check_output, take_name
+from pancrafter_cli.raster.tiff import tile_tables
 
-TILE = 256
-# With all bands in one tile a strip of rows completes tiles in one go and viewers get three bands at a time.
-# With very many bands such tiles outgrow the cache and a single band costs a read of all.
-_MOST_BANDS_PER_TILE = 16
-_SIDECARS = (".aux.xml", ".msk", ".ovr")
+__all__ = ["TILE", "Encoded", "Progress", "SceneWriter", "check_output"]
+
+UInt64 = NDArray[np.uint64]
+
 _BESIDE_PIXELS = (".aux.xml", ".ovr")  # viewers write these at any time, and no pixel is read from them
 
 
 @dataclass(frozen=True)
-class OutputKind:
-    """A kind of file, as messages call it, and how its names end."""
+class Encoded:
+    """A block as the file will hold it: where it lies, and for each image of the file its tiles."""
 
-    name: str
-    suffixes: tuple[str, ...]
-
-
-GEOTIFF = OutputKind("a GeoTIFF", (".tif", ".tiff"))
-
-
-def check_output(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False, kind: OutputKind = GEOTIFF) -> Path:
-    """Find the place to write to, links followed. Raises OutputError when it cannot or should not be."""
-    try:
-        os.fspath(path).encode()
-        return _checked_output(path, inputs, overwrite, kind)
-    except UnicodeEncodeError as error:
-        raise OutputError(f"{path}: is not a name in UTF-8, as GDAL expects", "give another name") from error
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written to: {error.strerror or error}", "choose another name or folder"
-        ) from error
+    row: int
+    col: int
+    height: int
+    width: int
+    tiles: list[list[bytes]]
 
 
-def _checked_output(path: Path, inputs: Iterable[Path], overwrite: bool, kind: OutputKind) -> Path:
-    """As check_output; also raises OSError where the system refuses to tell about a file."""
-    target = Path(os.path.realpath(path))
-    if target.is_symlink():  # realpath gives up on those only
-        raise OutputError(f"{path}: is a loop of links", "remove it, or give another name")
-    if target.suffix.lower() not in kind.suffixes:
-        raise OutputError(
-            f"{path}: the output is {kind.name}", f"give a name that ends in {' or '.join(kind.suffixes)}"
-        )
-    if target.is_dir():
-        raise OutputError(f"{path}: is a folder", "give the name of a file")
-    for source in inputs:
-        if _is_same_file(target, source):
-            raise OutputError(f"{path}: is one of the inputs ({source})", "write to another name")
-    if target.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already", "use --overwrite to replace it, or another name")
-    if not target.parent.is_dir():
-        raise OutputError(f"{path}: there is no folder {target.parent}", "create it first")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{path}: the folder {target.parent} cannot be written to", "choose another folder")
-    return target
+@dataclass(frozen=True)
+class Progress:
+    """How far a file has come: its bytes, their checksum, and where its tiles lie (images one after the other)."""
 
-
-def _is_same_file(target: Path, source: Path) -> bool:
-    """Whether both names lead to one file; a source that cannot be looked at is told of when it is opened."""
-    if target == Path(os.path.realpath(source)):
-        return True
-    try:
-        return target.samefile(source)
-    except OSError:
-        return False
+    size: int
+    checksum: int
+    offsets: UInt64
+    sizes: UInt64
 
 
 class SceneWriter:
-    """Takes blocks of the sharpened image in any order and makes a GeoTIFF of them.
+    """Takes blocks of the sharpened image in any order and makes a GeoTIFF of them, byte for byte in that order.
 
     `inputs` are files that must neither be overwritten nor change meanwhile, `tags` metadata for the file. A context
     manager: on success the finished and checked file takes its name, on any exception nothing is left. Of two runs
-    that write one new file, the one that ends later fails. Blocks that start and end on multiples of TILE are the
-    fastest. Not for several threads at a time. Memory is bounded by GDAL's block cache. Raises OutputError when
-    nothing can or should be written at `path`.
+    that write one new file, the one that ends later fails. Blocks start on multiples of TILE, and end there or at the
+    border. `encode` may be called in several threads, all else in one at a time. resumable: the unfinished file has a
+    name that the next run finds. Raises OutputError when nothing can or should be written at `path`.
     """
 
     def __init__(
@@ -108,67 +70,150 @@ class SceneWriter:
         inputs: Iterable[Path] = (),
         overwrite: bool = False,
         tags: Mapping[str, str] | None = None,
+        resumable: bool = False,
     ) -> None:
         inputs = tuple(inputs)
         target = check_output(path, inputs, overwrite)
         self.spec = spec
-        self._target, self._overwrite = target, overwrite
-        self._part = _part_of(target)
+        self.target, self._overwrite = target, overwrite
         self._inputs = {p: _state(p) for p in map(Path, inputs) if not p.name.endswith(_BESIDE_PIXELS)}
-        self._written = 0
-        self._file: Any = None
+        self._tags: dict[str, str] = {}
+        self._complete = False
+        self._part: PartFile | None = None
         try:
-            self._part.touch(exist_ok=False)
-            with opening():
-                self._file = rasterio.open(self._part, "w", **_creation(spec))
-                _describe(self._file, spec.bands, tags or {})
+            self._head = file_head(spec, tags or {})
+            self._tables = tile_tables(self._head)
+            self._part = PartFile(target, resumable=resumable)
         except BaseException as error:
-            self._discard()
-            raise _as_output_error(error, target) from error
+            self.discard()
+            raise as_output_error(error, target) from error
+        self.restart()
 
-    def write(self, row: int, col: int, block: NDArray[np.floating], valid: NDArray[np.bool_]) -> None:
-        """Write a block (C, h, w) in DN and which of its pixels are valid (C, h, w), at row, col of the grid.
+    def restart(self) -> None:
+        """Forget what was written."""
+        self._offsets = np.zeros(sum(t.count for t in self._tables), np.uint64)
+        self._sizes = np.zeros_like(self._offsets)
+        self._checksum = 0
+        self._begun = False
 
-        Raises OutputError when the disk is full or a valid pixel is not finite, ValueError when the block
-        does not lie inside the grid.
+    @property
+    def kept(self) -> bool:
+        """Whether the next run will find the unfinished file; not where another run writes the same one."""
+        return self._file.kept
+
+    def resume(self, progress: Progress) -> bool:
+        """Go on from what an earlier run had written; False where the file does not hold it, and nothing is done."""
+        start = len(self._head)
+        if len(progress.offsets) != len(self._offsets) or not start <= progress.size <= self._file.size:
+            return False
+        try:
+            if self._file.checksum(start, progress.size) != progress.checksum:
+                return False
+            self._file.truncate(progress.size)
+            self._file.write_at(0, self._head)
+        except OSError as error:
+            raise as_output_error(error, self.target) from error
+        self._offsets, self._sizes = progress.offsets.copy(), progress.sizes.copy()
+        self._checksum, self._begun = progress.checksum, True
+        return True
+
+    def encode(self, row: int, col: int, block: NDArray[np.floating], valid: NDArray[np.bool_]) -> Encoded:
+        """A block (C, h, w) in DN and which of its pixels are valid (C, h, w), at row, col of the grid, compressed.
+
+        Raises OutputError when a valid pixel is not finite, ValueError when the block does not lie inside the grid or
+        cuts tiles.
         """
         height, width = block.shape[-2:]
         grid = self.spec.grid
         if row < 0 or col < 0 or row + height > grid.height or col + width > grid.width:
             raise ValueError(f"block {(row, col, height, width)} does not lie inside {grid.shape}")
+        ends = (row + height) % TILE and row + height < grid.height, (col + width) % TILE and col + width < grid.width
+        if row % TILE or col % TILE or any(ends):
+            raise ValueError(f"block {(row, col, height, width)} cuts tiles of {TILE} x {TILE}")
         stored = encode(block, valid, self.spec.dtype, self.spec.nodata)
-        window = Window(col, row, width, height)
         try:
-            with gdal_env():
-                self._file.write(stored, window=window)
-                if self.spec.needs_mask:
-                    self._file.write_mask(valid.any(axis=0), window=window)
+            mask = np.asarray(valid.any(axis=0)) if self.spec.needs_mask else None
+            tiles = compressed(self.spec, stored, mask)
         except GDAL_FAILURES as error:
-            raise _as_output_error(error, self._target) from error
-        self._written += height * width
+            raise as_output_error(error, self.target) from error
+        return Encoded(row, col, height, width, tiles)
 
-    def finish(self) -> None:
-        """Close the file, check that all of it is on disk, and give it its name; the context's end calls it.
+    def append(self, block: Encoded) -> None:
+        """Write an encoded block. Raises OutputError when the disk is full."""
+        try:
+            if not self._begun:
+                self._file.truncate(0)
+                self._file.append(self._head)
+                self._begun = True
+            for index, data in self._placed(block):
+                self._offsets[index] = self._file.append(data)
+                self._sizes[index] = len(data)
+                self._checksum = zlib.crc32(data, self._checksum)
+        except OSError as error:
+            raise as_output_error(error, self.target) from error
 
-        Raises OutputError when the disk was too small, blocks are missing, an input has changed since the writer was
-        made, or another run has written the file.
+    def write(self, row: int, col: int, block: NDArray[np.floating], valid: NDArray[np.bool_]) -> None:
+        """Write a block (C, h, w) in DN and which of its pixels are valid (C, h, w), at row, col of the grid.
+
+        Raises as `encode` and `append` do.
+        """
+        self.append(self.encode(row, col, block, valid))
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Add tags that are known only once the pixels are written."""
+        self._tags |= tags
+
+    def progress(self) -> Progress:
+        """How far the file has come, once all of that is on the disk. Raises OutputError."""
+        try:
+            self._file.sync()
+        except OSError as error:
+            raise as_output_error(error, self.target) from error
+        return Progress(self._file.size, self._checksum, self._offsets.copy(), self._sizes.copy())
+
+    def complete(self) -> None:
+        """Complete the file and check that all of it is on disk; it does not take its name yet.
+
+        Raises OutputError when the disk was too small, blocks are missing, or an input has changed since the writer
+        was made.
         """
         try:
-            if self._written < self.spec.grid.height * self.spec.grid.width:
-                raise OutputError(f"{self._target}: only a part of the image was written", "run it again")
-            with gdal_env():
-                self._file.close()
-            _flush_to_disk(self._part)
-            _check_complete(self._part, self.spec)
+            if not self._offsets.all():
+                raise OutputError(f"{self.target}: only a part of the image was written", "run it again")
+            first = 0
+            for table in self._tables:
+                own = slice(first, first + table.count)
+                for at, data in table.patches(self._offsets[own], self._sizes[own]):
+                    self._file.write_at(at, data)
+                first += table.count
+            if self._tags:
+                write_tags(self._file.path, self._tags)
+            _flush_to_disk(self._file.path)
+            check_complete(self._file.path, self.spec)
             _check_unchanged(self._inputs)
-            replaced = self._target.exists()
-            _take_name(self._part, self._target, self._overwrite)
-        except BaseException as error:
-            self._discard()
-            raise _as_output_error(error, self._target) from error
+            self._complete = True
+        except Exception as error:
+            raise as_output_error(error, self.target) from error
+
+    def finish(self) -> None:
+        """Complete the file and give it its name; the context's end calls it, and removes the unfinished one.
+
+        Raises OutputError as `complete` does, and where another run has written the file.
+        """
+        if not self._complete:
+            self.complete()
+        try:
+            replaced = self.target.exists()
+            take_name(self._file.path, self.target, self._overwrite)
+        except Exception as error:
+            raise as_output_error(error, self.target) from error
         if replaced:  # overviews, masks and statistics of the old image would be taken for the new one's
-            for name in _beside(self._target):
+            for name in beside(self.target):
                 name.unlink(missing_ok=True)
+
+    def leave(self) -> None:
+        """Close the unfinished file for another run to go on with."""
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -176,25 +221,37 @@ class SceneWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self.finish()
-        else:
-            self._discard()
+        try:
+            if error is None:
+                self.finish()
+        finally:
+            self.discard()
 
-    def _discard(self) -> None:
-        """Close and remove the unfinished file."""
-        with suppress(Exception), gdal_env():
-            if self._file is not None:
-                self._file.close()
-        for name in (self._part, *_beside(self._part)):
-            with suppress(OSError):
-                name.unlink(missing_ok=True)
+    @property
+    def _file(self) -> PartFile:
+        if self._part is None:
+            raise ValueError("the writer could not be made")
+        return self._part
 
+    def _placed(self, block: Encoded) -> Iterator[tuple[int, bytes]]:
+        """The tiles of a block with their places in the tables of the file."""
+        rows, cols = (-(-n // TILE) for n in self.spec.grid.shape)
+        high, wide = -(-block.height // TILE), -(-block.width // TILE)
+        first = 0
+        for table, tiles in zip(self._tables, block.tiles, strict=True):
+            for k, data in enumerate(tiles):
+                plane, within = divmod(k, high * wide)
+                row, col = block.row // TILE + within // wide, block.col // TILE + within % wide
+                yield first + (plane * rows + row) * cols + col, data
+            first += table.count
 
-def _part_of(target: Path) -> Path:
-    """Name the unfinished file, beside the finished one; names may have 255 bytes."""
-    start = target.name.encode()[:80].decode(errors="ignore")
-    return target.with_name(f".{start}.{os.getpid()}.{secrets.token_hex(3)}.part.tif")
+    def discard(self) -> None:
+        """Close and remove the unfinished file; once it has taken its name, that name stays."""
+        if self._part is not None:
+            self._part.discard()
+            for name in beside(self._part.path):
+                with suppress(OSError):
+                    name.unlink(missing_ok=True)
 
 
 def _state(source: Path) -> tuple[int, ...] | None:
@@ -215,140 +272,7 @@ def _check_unchanged(inputs: Mapping[Path, tuple[int, ...] | None]) -> None:
             )
 
 
-def _take_name(part: Path, target: Path, overwrite: bool) -> None:
-    """Give the finished file its name, at once. Raises OutputError where there is one that may not be replaced."""
-    if not overwrite:
-        try:
-            os.link(part, target)  # unlike a renaming, this fails where another run has been faster
-        except FileExistsError as error:
-            raise OutputError(
-                f"{target}: another run has written it meanwhile", "use --overwrite to replace it, or another name"
-            ) from error
-        except OSError:  # a file system without hard links
-            pass
-        else:
-            part.unlink()
-            return
-    part.replace(target)
-
-
-def _creation(spec: OutputSpec) -> dict[str, Any]:
-    """GDAL's creation options.
-
-    Compression stays in the writing thread: with NUM_THREADS, GDAL writes from threads of its own, and a
-    full disk is then noticed by nobody until the file is read.
-    """
-    many = len(spec.bands) > _MOST_BANDS_PER_TILE
-    return {
-        "driver": "GTiff",
-        "width": spec.grid.width,
-        "height": spec.grid.height,
-        "count": len(spec.bands),
-        "dtype": spec.dtype,
-        "crs": CRS.from_wkt(spec.grid.crs_wkt) if spec.grid.crs_wkt else None,
-        "transform": spec.grid.transform,
-        "nodata": spec.nodata,
-        "tiled": True,
-        "blockxsize": TILE,
-        "blockysize": TILE,
-        "interleave": "band" if many else "pixel",
-        "compress": _compression(),
-        "predictor": 3 if spec.dtype.startswith("float") else 2,
-        "bigtiff": "IF_SAFER",
-        # Left alone, GDAL calls four 8-bit bands red, green, blue and alpha. Where the first three are said to
-        # be red, green and blue it makes the file RGB by itself; told so here, it would drop what the others are.
-        "photometric": "MINISBLACK",
-        "alpha": "NO",
-    }
-
-
-def _compression() -> str:
-    """ZSTD where this GDAL was built with it."""
-    with gdal_env(), rasterio.MemoryFile() as memory:
-        try:
-            with memory.open(
-                driver="GTiff",
-                width=16,
-                height=16,
-                count=1,
-                dtype="uint8",
-                compress=Compression.zstd.value,
-                transform=rasterio.Affine.scale(2.0),
-            ):
-                return "ZSTD"
-        except (RasterioError, ValueError):
-            return "DEFLATE"
-
-
-def _describe(file: Any, bands: tuple[BandFacts, ...], tags: Mapping[str, str]) -> None:
-    """Band facts and tags into the open file."""
-    file.colorinterp = [_colour(band.colorinterp) for band in bands]
-    file.descriptions = [band.description or "" for band in bands]
-    if any((band.scale, band.offset) != (1.0, 0.0) for band in bands):
-        file.scales = [band.scale for band in bands]
-        file.offsets = [band.offset for band in bands]
-    if any(band.unit for band in bands):
-        file.units = [band.unit or "" for band in bands]
-    if tags:
-        file.update_tags(**tags)
-
-
-def _colour(name: str) -> ColorInterp:
-    """Look up a colour interpretation by name; never alpha."""
-    colour = ColorInterp[name]
-    return ColorInterp.undefined if colour == ColorInterp.alpha else colour
-
-
 def _flush_to_disk(path: Path) -> None:
     """Make the system write what it still holds, so that a full disk shows now. Raises OSError."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _check_complete(path: Path, spec: OutputSpec) -> None:
-    """Check that every tile of image and mask lies within the file: closing one on a full disk says nothing.
-
-    Raises OutputError or RasterioError.
-    """
-    # The mask is the second directory of the TIFF; opened by itself it tells where its tiles are.
-    names = [str(path), f"GTIFF_DIR:2:{path}"] if spec.needs_mask else [str(path)]
-    for name in names:
-        with opening(), rasterio.open(name) as file:
-            if file.shape != spec.grid.shape:
-                raise OutputError(f"{path}: was not written as asked")
-            _check_tiles(file, path.stat().st_size)
-
-
-def _check_tiles(file: Any, size: int) -> None:
-    """Check that all tiles lie within the first `size` bytes. Raises OutputError."""
-    height, width = file.block_shapes[0]
-    planes = range(1, file.count + 1) if file.interleaving == Interleaving.band else (1,)
-    for band in planes:
-        for row in range(-(-file.height // height)):
-            for col in range(-(-file.width // width)):
-                offset, length = (
-                    file.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=band) for what in ("OFFSET", "SIZE")
-                )
-                if offset is None or length is None or int(offset) + int(length) > size:
-                    raise OutputError(
-                        f"the written file lacks its tile at row {row}, column {col}; the disk may be full",
-                        "make room or write to another disk",
-                    )
-
-
-def _beside(path: Path) -> list[Path]:
-    """Files that GDAL keeps next to one."""
-    return [path.with_name(path.name + suffix) for suffix in _SIDECARS]
-
-
-def _as_output_error(error: BaseException, target: Path) -> BaseException:
-    """Choose what to raise: an OutputError that tells the room on the disk, or the error itself."""
-    if isinstance(error, OutputError) or not isinstance(error, GDAL_FAILURES):
-        return error
-    free = ""
-    with suppress(OSError):
-        free = f"; {shutil.disk_usage(target.parent).free / 1e6:.1f} MB are free there"
-    return OutputError(
-        f"{target}: cannot be written: {error.__cause__ or error}{free}",
-        "make room or write to another disk, and check that the folder can be written to",
-    )

@@ -16,7 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _binding
 
-from pancrafter_cli.errors import DeviceError, ModelError, UsageError
+from pancrafter_cli.errors import DeviceError, ModelError, OutOfMemory, UsageError
 from pancrafter_cli.networks.config import receptive_radius
 from pancrafter_cli.runtime.groups import sharpen_groups
 from pancrafter_cli.zoo import SPEC_KEY, WEIGHTS_KEY, ModelSpec, check_published, parse_spec
@@ -50,7 +50,7 @@ class OnnxSession:
         self.spec, self.weights_sha256 = _checked_spec(self._session, facts, path), facts[WEIGHTS_KEY]
 
     def run(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:
-        """(B, C, H, W) each, in DN / scale; returns (B, C, H, W). Raises DeviceError, ModelError."""
+        """(B, C, H, W) each, in DN / scale; returns (B, C, H, W). Raises OutOfMemory, ModelError."""
         try:
             result: Float32 = self._session.run([OUTPUT], {"mpan": mpan, "lms": lms, "lpan": lpan})[0]
         except _FAILURES as error:
@@ -58,7 +58,7 @@ class OnnxSession:
             if not re.search(r"alloc|out of memory", reason, re.IGNORECASE):
                 raise ModelError(f"the ONNX model cannot be run: {reason}", "export it again") from error
             height, width = lms.shape[-2:]
-            raise DeviceError(
+            raise OutOfMemory(
                 f"not enough memory on {self.device} for a tile of {height} x {width} pixels", "use a smaller --tile"
             ) from error
         return result
@@ -86,7 +86,7 @@ class OnnxRunner:
         return self
 
     def sharpen(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:
-        """(C, H, W) each, any C, in DN / scale; returns (C, H, W). Raises DeviceError when memory runs out."""
+        """(C, H, W) each, any C, in DN / scale; returns (C, H, W). Raises OutOfMemory when memory runs out."""
         return sharpen_groups(self._run, self.spec.config, mpan, lms, lpan)
 
     def _run(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pancrafter_cli.errors import DeviceError, UsageError
+from pancrafter_cli.errors import DeviceError, OutOfMemory, UsageError
 from pancrafter_cli.networks.config import receptive_radius
 from pancrafter_cli.networks.inference import prepared
 from pancrafter_cli.runtime.cpu import multiplies_bf16, use_usable_cores
@@ -98,7 +98,7 @@ class TorchRunner:
         return type(self)(self.model, self.device, precision, reason)
 
     def sharpen(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:
-        """(C, H, W) each, any C, in DN / scale; returns (C, H, W). Raises DeviceError when memory runs out."""
+        """(C, H, W) each, any C, in DN / scale; returns (C, H, W). Raises OutOfMemory when memory runs out."""
         return sharpen_groups(self._run, self.spec.config, mpan, lms, lpan)
 
     @torch.inference_mode()
@@ -108,10 +108,10 @@ class TorchRunner:
             result: Float32 = self._network_of(tensors)[0].float().cpu().numpy()
         except RuntimeError as error:
             # On a CPU the allocator raises a plain RuntimeError.
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            if not isinstance(error, torch.OutOfMemoryError) and "tried to allocate" not in str(error):
                 raise
             height, width = images[0].shape[-2:]
-            raise DeviceError(
+            raise OutOfMemory(
                 f"not enough memory on {self.device} for a tile of {height} x {width} pixels", "use a smaller --tile"
             ) from error
         return result

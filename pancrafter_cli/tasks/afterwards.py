@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pancrafter_cli.errors import PancrafterError
-from pancrafter_cli.raster.outputs import add_tags
+from pancrafter_cli.raster.finished import add_tags
 from pancrafter_cli.raster.scene import Scene
 from pancrafter_cli.raster.stac import acquisition_time, stac_item, write_item
 from pancrafter_cli.tasks.provenance import score_tags

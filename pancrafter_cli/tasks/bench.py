@@ -135,7 +135,7 @@ def _staged(scene: Scene, runner: TorchRunner, tiling: Tiling, output: Path) -> 
     """Seconds of each stage over all tiles, one stage after the other."""
     spent = dict.fromkeys(STAGES, 0.0)
     scale = np.float32(scene.statistics.scale)
-    with product_writers(output, scene.output, None, inputs=scene.files, overwrite=True) as (writer, _):
+    with product_writers(output, scene.output, None, inputs=scene.files, overwrite=True) as outputs:
         for tile in tiling.tiles(scene.grid.shape):
             with _timed(spent, "read"):
                 inputs = read_inputs(scene, tile.rows.read, tile.cols.read, matched=runner.matched)
@@ -147,7 +147,7 @@ def _staged(scene: Scene, runner: TorchRunner, tiling: Tiling, output: Path) -> 
             row, col = tile.rows.read[0], tile.cols.read[0]
             core = sharp[:, top - row : bottom - row, left - col : right - col] * scale
             with _timed(spent, "write"):
-                writer.write(top, left, core, np.ones(core.shape, dtype=bool))
+                outputs.product.write(top, left, core, np.ones(core.shape, dtype=bool))
         began = time.perf_counter()
     spent["write"] += time.perf_counter() - began  # the file is finished and renamed on the way out
     return spent

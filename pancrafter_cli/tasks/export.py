@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pancrafter_cli.errors import ModelError, OutputError
-from pancrafter_cli.raster.writer import OutputKind, check_output
+from pancrafter_cli.raster.targets import OutputKind, check_output
 from pancrafter_cli.runtime.onnx_runner import INPUTS, OUTPUT, OnnxSession
 from pancrafter_cli.version import __version__
 from pancrafter_cli.zoo import DEFAULT_MODEL, SPEC_KEY, WEIGHTS_KEY, Model, file_sha256, load_model, spec_text

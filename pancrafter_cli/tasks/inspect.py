@@ -21,8 +21,9 @@ from pancrafter_cli.raster.crs import crs_name
 from pancrafter_cli.raster.products import find_product
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.tasks.fusers import check_ratio
+from pancrafter_cli.tasks.memory import estimate_memory
 from pancrafter_cli.tasks.register import Registration, judge
-from pancrafter_cli.tasks.sharpen import DEFAULT_BLEND, DEFAULT_HALO, DEFAULT_TILE, estimate_memory
+from pancrafter_cli.tasks.tiles import DEFAULT_BLEND, DEFAULT_HALO, DEFAULT_TILE
 from pancrafter_cli.zoo import DEFAULT_MODEL, read_spec, resolve
 
 _LOOKS = 4  # windows per axis in which the correlation is measured

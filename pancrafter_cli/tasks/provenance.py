@@ -10,16 +10,19 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+import rasterio
+
+from pancrafter_cli.geometry.tiling import Tiling
 from pancrafter_cli.raster.scene import Scene
 from pancrafter_cli.tasks.fusers import DEFAULT_CONSISTENCY, NETWORK, FuserFacts
+from pancrafter_cli.tasks.register import Registration
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions
+from pancrafter_cli.tasks.tiles import DEFAULT_TILE
 from pancrafter_cli.version import __version__
-
-if TYPE_CHECKING:
-    from pancrafter_cli.tasks.sharpen import SharpenOptions
 
 _BLOCK = 8 << 20  # bytes
 _SECRET = re.compile(r"(?<=://)[^/\s'\"@]*@|\?[^\s'\"]*")  # of URLs: user and password, and what signs a request
@@ -94,6 +97,7 @@ def request_tags(options: SharpenOptions) -> dict[str, str]:
     """What was asked for, as JSON: with the same inputs and model, the same request makes the same product."""
     asked = {name: getattr(options, name) for name in _REQUEST}
     asked["dem"] = None if options.dem is None else options.dem.name
+    asked["tile"] = options.tile or DEFAULT_TILE
     by_default = DEFAULT_CONSISTENCY if options.method == NETWORK else 0
     asked["consistency"] = by_default if options.consistency is None else options.consistency
     return {"PANCRAFTER_REQUEST": json.dumps(asked, sort_keys=True)}
@@ -118,3 +122,34 @@ def judgement_tags(drifting: float, disagreeing: float) -> dict[str, str]:
 def score_tags(scores: Mapping[str, float]) -> dict[str, str]:
     """Quality indices by name."""
     return {f"PANCRAFTER_{name.upper()}": f"{value:.6g}" for name, value in scores.items()}
+
+
+def run_facts(
+    facts: FuserFacts, scene: Scene, tiling: Tiling, registration: Registration, options: SharpenOptions
+) -> dict[str, str]:
+    """All that decides the product's bytes, by names for people: two runs in which they agree can share their work.
+
+    Files are known by place, size and time; reading all of a large scene to compare it would take as long as a run.
+    """
+    return {
+        "versions": f"pancrafter {__version__}, GDAL {rasterio.__gdal_version__}, NumPy {np.__version__}",
+        "input files": json.dumps([(str(path.absolute()), *_stamp(path)) for path in scene.files]),
+        "tile": str(tiling.tile),
+        "halo": str(tiling.halo),
+        "blend": str(tiling.blend),
+        "method or model": repr(replace(facts, precision_reason="")),  # a measured number varies
+        "sensor": str(options.sensor),
+        "registration": repr(registration),
+        "grid, bands or nodata": repr(scene.output),
+        "outputs": "confidence" if options.confidence is not None else "",
+        "scale": repr(scene.statistics.scale),
+    }
+
+
+def _stamp(path: Path) -> tuple[int, int] | tuple[()]:
+    """Size and time of a file; nothing for what is no local file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_size, found.st_mtime_ns

@@ -1,0 +1,96 @@
+"""What `sharpen` is asked for, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pancrafter_cli.raster.align import Nodata
+from pancrafter_cli.tasks.fusers import NETWORK, FuserFacts, Runtime
+from pancrafter_cli.tasks.register import DEFAULT_REGISTRATION, Choice, Registration
+from pancrafter_cli.tasks.tiles import DEFAULT_BLEND, DEFAULT_HALO
+
+if TYPE_CHECKING:
+    from pancrafter_cli.runtime.torch_runner import Precision
+
+
+@dataclass(frozen=True)
+class SharpenOptions:
+    """What to sharpen and how.
+
+    pan may be the folder of a product, ms is then empty; else ms is one multi-band file or several of one grid.
+    method: "network" or a classical one. model: a shipped name or a path, None for the default; device, precision: of
+    the network; runtime: "torch" or "onnx", by default as the model's file needs. sensor: whose MTF classical methods
+    assume.
+    tile, halo, blend: PAN pixels; tile None is chosen from the memory there is, and max_memory, in bytes, bounds what
+    the run is expected to need; halo "full" is all that can change a pixel. consistency: back-projections onto MS,
+    by default 5 for the network and none for classical methods. registration: "auto" measures how far MS lies off
+    PAN and corrects it, "off" does not, (x, y) are MS pixels by which MS content lies further right and down.
+    ratio, ms_origin: for files without georeferencing. nodata: DN in place of what the files declare, or "auto" to find
+    undeclared collars. band_names: of bands that their files do not name. dem: heights for files with RPCs.
+    confidence: where to write the confidence layer, None for nowhere. score: measure HQNR and its parts on the product.
+    stac: write a STAC item beside it. command: the command line, for the product's tags. resume: go on with a run that
+    was killed, and leave what this one can be gone on with.
+    """
+
+    pan: Path
+    ms: tuple[Path, ...]
+    output: Path
+    method: str = NETWORK
+    model: str | None = None
+    device: str = "auto"
+    precision: Precision = "auto"
+    runtime: Runtime | None = None
+    tile: int | None = None
+    max_memory: int | None = None
+    halo: int | str = DEFAULT_HALO
+    blend: int = DEFAULT_BLEND
+    consistency: int | None = None
+    sensor: str | None = None
+    registration: Choice = DEFAULT_REGISTRATION
+    ratio: float | None = None
+    ms_origin: tuple[float, float] | None = None
+    nodata: Nodata | None = None
+    band_names: tuple[str, ...] = ()
+    dem: Path | None = None
+    overwrite: bool = False
+    confidence: Path | None = None
+    score: bool = False
+    stac: bool = False
+    command: tuple[str, ...] = ()
+    resume: bool = True
+
+
+@dataclass(frozen=True)
+class SharpenResult:
+    """What was written and how: sizes in pixels, `seconds` of wall time, `valid` the share of pixels with data.
+
+    layout: what kind of product the files were taken for. drifting: share of the MS pixels from which the product,
+    degraded, differs by more than 5 %; disagreeing: share of those where PAN is not what MS predicts, as under clouds
+    that only one has seen. scores: full-resolution indices by name, empty if not asked for; notices: what else was said
+    on the way, as that an unfinished run was gone on with; warnings: what could not be done.
+    """
+
+    output: Path
+    layout: str
+    width: int
+    height: int
+    bands: int
+    dtype: str
+    nodata: float | None
+    ratio: float
+    registration: Registration
+    fuser: FuserFacts
+    tile: int
+    halo: int
+    seconds: float
+    valid: float
+    drifting: float
+    disagreeing: float
+    confidence: Path | None
+    stac: Path | None
+    scores: Mapping[str, float]
+    notices: tuple[str, ...]
+    warnings: tuple[str, ...]
