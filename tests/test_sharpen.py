@@ -96,7 +96,11 @@ def test_tiles_equal_the_whole_image(case: Case, tile: int) -> None:
     one = whole(case, Tiling(1024, 0, 16))
     assert np.abs(one).max() < 20
     tiles = whole(case, Tiling(tile, halo, 16))
-    np.testing.assert_allclose(tiles, one, atol=1e-4)
+    # Matrix products round differently in windows of other sizes, and where a pixel is almost dark the back-projection
+    # divides by little.
+    difference = np.abs(tiles - one)
+    assert np.percentile(difference, 99.9) < 2e-5
+    assert difference.max() < 6e-4
     # The test would see a halo that is too small.
     assert np.abs(whole(case, Tiling(tile, 0, 4)) - one).max() > 1e-3
 
