@@ -24,7 +24,8 @@ from pancrafter_cli.geometry.sensors import mtf_of, sensor_from_metadata
 from pancrafter_cli.raster.arrays import read_array
 from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.tasks.demo import write_demo
-from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
+from pancrafter_cli.tasks.sharpen import sharpen_scene
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 
 BLOCK = 8  # PAN pixels
 LARGEST = 512  # MS pixels a side of a reduced scene

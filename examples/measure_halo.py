@@ -15,7 +15,7 @@ import numpy as np
 
 from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.tasks.fusers import make_fuser, network_runner
-from pancrafter_cli.tasks.sharpen import DEFAULT_HALO, make_tiling, sharpened_tiles
+from pancrafter_cli.tasks.tiles import DEFAULT_HALO, make_tiling, sharpened_tiles
 
 
 def main() -> None:

@@ -17,7 +17,8 @@ import numpy as np
 import rasterio
 from scipy import ndimage
 
-from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
+from pancrafter_cli.tasks.sharpen import sharpen_scene
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 
 HOLE, EDGE = 80, 40
 NEAR = 2  # MS pixels

@@ -27,7 +27,8 @@ from affine import Affine
 
 from pancrafter_cli.errors import PancrafterError
 from pancrafter_cli.raster import outputs
-from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
+from pancrafter_cli.tasks.sharpen import sharpen_scene
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 
 WIDTH, TILE, RATIO, BANDS = 600, 256, 4, 3
 

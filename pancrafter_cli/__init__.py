@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pancrafter_cli.version import __version__
 
 if TYPE_CHECKING:
-    from pancrafter_cli.tasks.sharpen import SharpenResult
+    from pancrafter_cli.tasks.sharpen_options import SharpenResult
 
 
 __all__ = ["__version__", "sharpen"]
@@ -29,7 +29,8 @@ def sharpen(pan: StrPath, ms: StrPath | Sequence[StrPath], output: StrPath, **op
     `tasks.sharpen.SharpenOptions` (model, device, precision, tile, halo, overwrite, ...). Raises a
     `PancrafterError` for unusable input; nothing is written then.
     """
-    from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
+    from pancrafter_cli.tasks.sharpen import sharpen_scene
+    from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 
     files = [ms] if isinstance(ms, (str, PathLike)) else list(ms)
     return sharpen_scene(

@@ -26,7 +26,8 @@ from rasterio.crs import CRS
 
 from pancrafter_cli.geometry.grid import AxisMap
 from pancrafter_cli.geometry.resample import cubic_weights
-from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
+from pancrafter_cli.tasks.sharpen import sharpen_scene
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 from tests import pairs
 from tests.scene_factory import PAN_TRANSFORM, UTM, FileFacts, ms_transform, smooth_image, write_tif
 from tests.scene_factory import write_pair as smooth_pair

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from pancrafter_cli.errors import PancrafterError
 from pancrafter_cli.raster import outputs, part
-from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
+from pancrafter_cli.tasks.sharpen import sharpen_scene
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 
 _STEPS = ("open", "os.rename", "os.link", "os.remove", "os.truncate")
 

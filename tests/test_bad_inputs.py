@@ -18,7 +18,8 @@ import pytest
 import rasterio
 
 from pancrafter_cli.errors import PancrafterError
-from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
+from pancrafter_cli.tasks.sharpen import sharpen_scene
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 from tests import pairs
 from tests.bad_inputs import ROWS, SOURCE_ROWS, Case, Ended, Product, Row, blocked, pair, run_limited
 

@@ -19,7 +19,8 @@ from pancrafter_cli.errors import PancrafterError, UsageError
 from pancrafter_cli.tasks import batch
 from pancrafter_cli.tasks.batch import Job, Outcome, Plan, look_at, plan_batch, run_batch, run_job
 from pancrafter_cli.tasks.manifest import read_manifest
-from pancrafter_cli.tasks.sharpen import SharpenOptions, SharpenResult, sharpen_scene
+from pancrafter_cli.tasks.sharpen import sharpen_scene
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions, SharpenResult
 from tests.pairs import write_pair
 
 RUN = "from pancrafter_cli.cli.main import run; run()"

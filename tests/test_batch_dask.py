@@ -23,7 +23,8 @@ from pancrafter_cli.errors import ClusterError, UsageError
 from pancrafter_cli.tasks import cluster
 from pancrafter_cli.tasks.batch import Outcome, Plan, plan_batch
 from pancrafter_cli.tasks.cluster import run_on_cluster
-from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
+from pancrafter_cli.tasks.sharpen import sharpen_scene
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 from pancrafter_cli.version import __version__
 from tests.pairs import write_pair
 

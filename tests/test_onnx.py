@@ -23,7 +23,7 @@ from pancrafter_cli.networks.config import PanCrafterConfig, receptive_radius
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.tasks.fusers import make_fuser, network_runner
-from pancrafter_cli.tasks.sharpen import sharpened_tiles
+from pancrafter_cli.tasks.tiles import sharpened_tiles
 from pancrafter_cli.zoo import ModelSpec, file_sha256, list_models, load_model, save_model
 from tests.pairs import write_pair
 

@@ -24,7 +24,8 @@ from pancrafter_cli.raster.writer import SceneWriter
 from pancrafter_cli.tasks import memory
 from pancrafter_cli.tasks.fusers import FittedFuser
 from pancrafter_cli.tasks.memory import free_memory, parse_bytes, pick_tile, smaller_tile
-from pancrafter_cli.tasks.sharpen import SharpenOptions, SharpenResult, sharpen_scene
+from pancrafter_cli.tasks.sharpen import sharpen_scene
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions, SharpenResult
 from tests.scene_factory import FileFacts, write_pair
 
 ROOT = Path(__file__).parents[1]

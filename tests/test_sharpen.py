@@ -37,7 +37,9 @@ from pancrafter_cli.networks.config import PanCrafterConfig, receptive_radius
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.tasks.fusers import make_fuser, network_runner
-from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene, sharpened_tiles
+from pancrafter_cli.tasks.sharpen import sharpen_scene
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions
+from pancrafter_cli.tasks.tiles import sharpened_tiles
 from pancrafter_cli.zoo import ModelSpec, load_model, save_model
 from tests.pairs import write_pair
 from tests.scene_factory import FileFacts, write_tif

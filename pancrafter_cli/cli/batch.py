@@ -76,7 +76,8 @@ def command(
     from pancrafter_cli.raster.align import parse_nodata
     from pancrafter_cli.tasks.batch import broken_outcomes, plan_batch
     from pancrafter_cli.tasks.register import parse_registration
-    from pancrafter_cli.tasks.sharpen import SharpenOptions, make_tiling
+    from pancrafter_cli.tasks.sharpen_options import SharpenOptions
+    from pancrafter_cli.tasks.tiles import make_tiling
 
     options = SharpenOptions(
         pan=Path(),

@@ -13,7 +13,7 @@ from pancrafter_cli.cli.output import INTERRUPTED, parse_point, pixel_progress, 
 from pancrafter_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from pancrafter_cli.tasks.sharpen import SharpenResult
+    from pancrafter_cli.tasks.sharpen_options import SharpenResult
 
 EXAMPLES = """Examples:
 
@@ -110,7 +110,8 @@ def command(
     from pancrafter_cli.raster.align import parse_nodata
     from pancrafter_cli.tasks.memory import parse_bytes
     from pancrafter_cli.tasks.register import parse_registration
-    from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
+    from pancrafter_cli.tasks.sharpen import sharpen_scene
+    from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 
     if no_consistency and consistency:
         raise UsageError(f"--no-consistency and --consistency {consistency} exclude each other", "leave out one")

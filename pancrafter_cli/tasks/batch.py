@@ -20,7 +20,8 @@ from pancrafter_cli.tasks.finished import State, find_state, input_files
 from pancrafter_cli.tasks.fusers import NETWORK, Runner, check_method, network_runner
 from pancrafter_cli.tasks.manifest import read_manifest
 from pancrafter_cli.tasks.pairing import Entry, Remark
-from pancrafter_cli.tasks.sharpen import SharpenOptions, SharpenResult, sharpen_scene
+from pancrafter_cli.tasks.sharpen import sharpen_scene
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions, SharpenResult
 
 if TYPE_CHECKING:
     from pancrafter_cli.runtime.torch_runner import Precision

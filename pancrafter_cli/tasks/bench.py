@@ -23,8 +23,10 @@ from pancrafter_cli.runtime.measure import flops_per_pixel, matmul_ceiling, peak
 from pancrafter_cli.runtime.torch_runner import DTYPES, Precision, TorchRunner, pick_device
 from pancrafter_cli.tasks.demo import DEFAULT_SEED, PIXEL_METRES, RATIO, write_image
 from pancrafter_cli.tasks.fusers import DEFAULT_CONSISTENCY, check_ratio, checked_runner
-from pancrafter_cli.tasks.sharpen import DEFAULT_TILE, SharpenOptions, make_tiling, sharpen_scene
+from pancrafter_cli.tasks.sharpen import sharpen_scene
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 from pancrafter_cli.tasks.tile_inputs import read_inputs
+from pancrafter_cli.tasks.tiles import DEFAULT_TILE, make_tiling
 from pancrafter_cli.zoo import DEFAULT_MODEL, load_model
 
 UNIT = 256  # PAN pixels a side of the synthetic scene that is repeated

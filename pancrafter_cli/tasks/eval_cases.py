@@ -25,7 +25,8 @@ from pancrafter_cli.tasks.fusers import NETWORK
 from pancrafter_cli.tasks.readers import both, file_mask, file_pixels, scene_lms, scene_mask, scene_pan, scene_pan_low
 from pancrafter_cli.tasks.register import Choice, register
 from pancrafter_cli.tasks.score import FULL_INDICES, REDUCED_INDICES
-from pancrafter_cli.tasks.sharpen import SharpenOptions, sharpen_scene
+from pancrafter_cli.tasks.sharpen import sharpen_scene
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 
 REFLECTANCE_FACTOR = 10_000.0  # what reflectance is stored with when it is stored in whole numbers
 Files = tuple[Path, Path, Path | None]

@@ -14,7 +14,8 @@ from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.outputs import Finished, read_finished
 from pancrafter_cli.raster.stac import item_path
 from pancrafter_cli.tasks.provenance import input_file, request_tags
-from pancrafter_cli.tasks.sharpen import SharpenOptions, resolve_product
+from pancrafter_cli.tasks.sharpen import resolve_product
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 
 _BESIDE_PIXELS = (".aux.xml", ".ovr")  # viewers write these at any time, and no pixel is read from them
 

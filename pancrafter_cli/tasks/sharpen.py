@@ -32,27 +32,8 @@ from pancrafter_cli.tasks.provenance import (
 from pancrafter_cli.tasks.register import Registration, register
 from pancrafter_cli.tasks.score import ScoreOptions
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions, SharpenResult
-from pancrafter_cli.tasks.tiles import (
-    DEFAULT_BLEND,
-    DEFAULT_HALO,
-    DEFAULT_TILE,
-    judged_tiles,
-    make_tiling,
-    sharpened_tiles,
-)
+from pancrafter_cli.tasks.tiles import judged_tiles, make_tiling
 from pancrafter_cli.tasks.writing import Progress, Total, write_tiles
-
-__all__ = [
-    "DEFAULT_BLEND",
-    "DEFAULT_HALO",
-    "DEFAULT_TILE",
-    "SharpenOptions",
-    "SharpenResult",
-    "estimate_memory",
-    "make_tiling",
-    "sharpen_scene",
-    "sharpened_tiles",
-]
 
 Notice = Callable[[str], None]
 
