@@ -59,7 +59,7 @@ def test_the_product_tells_what_it_was_made_of_and_how(tmp_path: Path, pair: tup
     assert float(said["PANCRAFTER_RATIO"]) == 4
     with rasterio.open(pair[1]) as ms:
         assert float(said["PANCRAFTER_SCALE"]) == pytest.approx(np.percentile(ms.read(), 99), rel=1e-6)
-    assert (said["PANCRAFTER_PRECISION"], said["PANCRAFTER_DEVICE"]) == ("fp32", result.fuser.device)
+    assert (said["PANCRAFTER_PRECISION"], said["PANCRAFTER_DEVICE"]) == (result.fuser.precision, result.fuser.device)
     assert (said["PANCRAFTER_CONSISTENCY"], said["PANCRAFTER_TILE"], said["PANCRAFTER_HALO"]) == ("5", "512", "32")
     assert float(said["PANCRAFTER_DRIFTING"]) == pytest.approx(result.drifting, abs=1e-4)
     assert "PANCRAFTER_COMMAND" not in said  # nobody typed one

@@ -194,11 +194,16 @@ def test_an_error_leaves_nothing_and_stops_at_once(runs: Runs, monkeypatch: pyte
     assert runs.left() == {}
 
 
+# Every tile waits, so that there is a run to interrupt however late the signal comes.
 CODE = """
 import sys
+import time
 from pancrafter_cli.cli.main import run
-from pancrafter_cli.raster import journal, outputs
+from pancrafter_cli.raster import outputs
+from pancrafter_cli.tasks import writing
 outputs.JOURNAL_SECONDS = 0.0
+encode, pause = writing._encode, float(sys.argv.pop(1))
+writing._encode = lambda *given: (time.sleep(pause), encode(*given))[1]
 sys.argv = ["pancrafter", "sharpen", *sys.argv[1:]]
 run()
 """
@@ -208,17 +213,17 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     write_pair(tmp_path, size=(6000, 300), bands=3)
     out = tmp_path / "out" / "o.tif"
     out.parent.mkdir()
-    words = [sys.executable, "-c", CODE, str(tmp_path / "pan.tif"), str(tmp_path / "ms.tif"), "-o", str(out)]
+    words = [str(tmp_path / "pan.tif"), str(tmp_path / "ms.tif"), "-o", str(out)]
     words += ["--method", "gsa", "--tile", "256", "--registration", "off"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", CODE, "0.5", *words], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(out.parent.glob("*.journal")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)
-    error = process.communicate(timeout=60)[1]
+    error = process.communicate(timeout=180)[1]
     assert process.returncode == 130, error
     assert "error: interrupted\nhint: run the same command again to go on from " in error
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", CODE, "0", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("notice: going on with an unfinished run from ")
     assert list(out.parent.iterdir()) == [out]

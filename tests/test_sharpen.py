@@ -287,7 +287,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert list(tmp_path.glob(".out.tif*")), "the run never began to write"
     os.kill(process.pid, signal.SIGINT)
-    error = process.communicate(timeout=60)[1]
+    error = process.communicate(timeout=180)[1]
     assert process.returncode == 130
     assert "interrupted" in error
     assert "Traceback" not in error
