@@ -232,11 +232,6 @@ def test_a_negligible_shift_is_left_alone(tmp_path: Path) -> None:
         assert (told.outcome, told.applied, told.tags["PANCRAFTER_SHIFT"]) == ("negligible", False, "0,0")
 
 
-def test_a_shift_that_may_be_none_is_left_alone() -> None:
-    assert judge(Shift(0.06, 0.04, 0.4, 16, 16, 0.1)).outcome == "negligible"
-    assert judge(Shift(0.06, 0.04, 0.1, 16, 16, 0.025)).outcome == "corrected"
-
-
 def test_a_shift_too_far_is_refused_with_numbers_and_flags(tmp_path: Path) -> None:
     with (
         write_scene(tmp_path, moved(make_pair(), 2.4, 1.0)) as scene,

@@ -86,9 +86,8 @@ class Registration:
 def register(scene: Scene, choice: Choice = DEFAULT_REGISTRATION) -> tuple[Scene, Registration]:
     """The scene with MS brought to where its content lies, and what was found.
 
-    "auto" measures: below 0.05 MS pixel, or below its own standard error, nothing is done, up to 2 MS pixels the shift
-    is corrected, and a scene in which too little can be matched is left as it is. "off" does nothing; (dx, dy) is taken
-    without measuring.
+    "auto" measures: below 0.05 MS pixel nothing is done, up to 2 MS pixels the shift is corrected, and a scene in
+    which too little can be matched is left as it is. "off" does nothing; (dx, dy) is taken without measuring.
 
     Raises GeometryError for a shift beyond 2 MS pixels, for windows that disagree and for PAN and MS whose detail has
     nothing in common, RasterError when a file cannot be read, and UsageError for a shift that is not finite.
@@ -121,7 +120,7 @@ def _outcome(shift: Shift) -> Outcome:
     if not shift.reliable:
         return "uncertain"
     size = math.hypot(shift.dx, shift.dy)
-    if size < max(SMALLEST_SHIFT, shift.error):  # nor is what may be none at all
+    if size < SMALLEST_SHIFT:
         return "negligible"
     return "corrected" if size <= LARGEST_SHIFT else "too far"
 
