@@ -23,8 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pan", type=Path)
     parser.add_argument("ms", type=Path, nargs="+")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="as of `sharpen`")
     options = parser.parse_args()
-    runner = network_runner()
+    runner = network_runner(precision=options.precision)
     images, tilings = [], []
     with open_scene(options.pan, options.ms) as scene:
         fuser = make_fuser(scene, runner=runner)

@@ -42,9 +42,9 @@ def command(
     method: str = typer.Option("network", help="As of `sharpen`."),
     model: str = typer.Option("universal-small", help="As of `sharpen`."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
-    precision: PrecisionChoice = typer.Option(PrecisionChoice.AUTO, help="auto: fp32 on a CPU, bf16 on a GPU."),
+    precision: PrecisionChoice = typer.Option(PrecisionChoice.AUTO, help="As of `sharpen`."),
     runtime: RuntimeChoice | None = typer.Option(None, help="As of `sharpen`."),
-    tile: int = typer.Option(512, help="Tile side in PAN pixels, a multiple of 256; smaller needs less memory."),
+    tile: int | None = typer.Option(None, help="As of `sharpen`."),
     consistency: int | None = typer.Option(None, help="Back-projections; default: 5 after a network, else 0."),
     sensor: str | None = typer.Option(None, help="Sensor whose MTF classical methods assume."),
     registration: str = typer.Option("auto", help="auto, off or DX,DY in MS pixels."),
@@ -99,7 +99,8 @@ def command(
         stac=stac,
         command=("pancrafter", *sys.argv[1:]),
     )
-    make_tiling(tile)  # raises now what every scene would
+    if tile is not None:
+        make_tiling(tile)  # raises now what every scene would
     plan = plan_batch(manifest, out, options, confidence=confidence)
     outcomes = broken_outcomes(plan)
     try:

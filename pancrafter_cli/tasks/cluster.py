@@ -57,7 +57,7 @@ def _connected(distributed: Any, scheduler: str) -> Any:
     """A client of the scheduler. Raises UsageError for what is no address, ClusterError when nobody answers there."""
     try:
         distributed.comm.get_address_host_port(scheduler)
-    except (ValueError, NotImplementedError) as error:
+    except ValueError as error:
         raise UsageError(f"--dask {scheduler}: {error}", "give an address such as tcp://10.0.0.1:8786") from error
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it would say, our outcomes and errors do
     try:
