@@ -77,7 +77,7 @@ def plain(network: PanCrafter, size: int) -> Callable[[], object]:
 
     def run() -> object:
         with torch.inference_mode():
-            return network(*images, "ms")
+            return network(*images, mode="ms")
 
     return run
 
@@ -89,9 +89,8 @@ def fast(network: PanCrafter, size: int, dtype: torch.dtype) -> Callable[[], obj
 
 
 def inputs(network: PanCrafter, size: int) -> list[torch.Tensor]:
-    """mpan, lms and lpan of random numbers."""
-    config = network.config
-    return [torch.rand(1, n, size, size) for n in (config.pan_channels, config.bands, config.pan_channels)]
+    """The images that the network looks at, of random numbers."""
+    return [torch.rand(1, n, size, size) for n in network.config.images.values()]
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pancrafter_cli.data.config import TrainConfig
 from pancrafter_cli.data.samples import Sample, SampleOptions, draw_sample
 from pancrafter_cli.data.sources import AnySource
 from pancrafter_cli.errors import PancrafterError, TrainingError
+from pancrafter_cli.geometry.inputs import NetworkInputs
 
 MOST_UNREADABLE = 0.25  # share of the scenes, or of a file's patches, beyond which training stops
 _PREFETCH = 4
@@ -28,11 +29,9 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Batch:
-    """Stacked samples, every array (B, bands, patch, patch) in DN / scale, and the source of each."""
+    """Stacked samples, every image (B, bands, patch, patch) in DN / scale, and the source of each."""
 
-    mpan: NDArray[np.float32]
-    lms: NDArray[np.float32]
-    lpan: NDArray[np.float32]
+    images: NetworkInputs
     truth: NDArray[np.float32]
     names: tuple[str, ...]
 
@@ -59,11 +58,9 @@ class SourcePool:
         """
         picks = rng.choice(len(self.sources), size=size, p=self.weights)
         drawn = [self._sample(int(pick), rng, options) for pick in picks]
-        mpan, lms, lpan, truth = (
-            np.stack([getattr(s, field) for s, _ in drawn]).astype(np.float32, copy=False)
-            for field in ("mpan", "lms", "lpan", "truth")
-        )
-        return Batch(mpan, lms, lpan, truth, tuple(name for _, name in drawn))
+        samples = [sample for sample, _ in drawn]
+        images = NetworkInputs(*(_stacked(kind) for kind in zip(*(s.images for s in samples), strict=True)))
+        return Batch(images, _stacked([s.truth for s in samples]), tuple(name for _, name in drawn))
 
     def _sample(self, pick: int, rng: np.random.Generator, options: SampleOptions) -> tuple[Sample, str]:
         while True:
@@ -88,6 +85,10 @@ class SourcePool:
                 f"{source.name}: {count} of {source.count} images in it cannot be read; the last one: {error.message}",
                 "repair the file, or leave it out with `exclude`",
             ) from error
+
+
+def _stacked(images: Sequence[NDArray[np.floating]]) -> NDArray[np.float32]:
+    return np.stack(images).astype(np.float32, copy=False)
 
 
 def source_weights(sources: Sequence[AnySource], config: TrainConfig) -> NDArray[np.float64]:

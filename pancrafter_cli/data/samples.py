@@ -13,6 +13,7 @@ from pancrafter_cli.data.sources import MATCH_RATIOS, Source
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_reach, degrade_weights
 from pancrafter_cli.geometry.fill import fill_invalid
 from pancrafter_cli.geometry.grid import AxisMap
+from pancrafter_cli.geometry.inputs import NetworkInputs, modulated
 from pancrafter_cli.geometry.resample import CUBIC_SUPPORT, apply_weights, cubic_weights
 
 Float32 = NDArray[np.float32]
@@ -77,9 +78,7 @@ class SampleOptions:
 class Sample:
     """Network inputs and target, each (bands, patch, patch), in DN / scale; PAN has one channel when not matched."""
 
-    mpan: Float32
-    lms: Float32
-    lpan: Float32
+    images: NetworkInputs
     truth: Float32
 
 
@@ -122,13 +121,15 @@ def draw_sample(source: Source, rng: np.random.Generator, options: SampleOptions
     if options.hole_share and rng.random() < options.hole_share:
         low = _with_hole(rng, axes, low)
     lms = _raise(axes, low)
-    lpan = _raise(axes, _degrade(axes, pan, DEFAULT_MS_GAIN))
+    lpan = _raise(axes, _degrade(axes, pan, DEFAULT_MS_GAIN))[None]
 
     a, c = _match(rng, source, bands, ratio, off, options.match_jitter)
     if not options.matched:
         a, c = np.ones((1, 1, 1), np.float32), np.zeros((1, 1, 1), np.float32)
     centre = np.s_[..., top - y0 : top - y0 + patch, left - x0 : left - x0 + patch]
-    sample = Sample(a * pan[centre] + c, lms, a * lpan + c, truth[centre])
+    sharp = pan[centre][None]
+    hpm = modulated(sharp, lms, lpan, source.pan_mean)
+    sample = Sample(NetworkInputs(a * sharp + c, lms, a * lpan + c, hpm), truth[centre])
     return _augment(rng, sample, options.recolour)
 
 
@@ -263,14 +264,14 @@ def _augment(rng: np.random.Generator, sample: Sample, recolour: bool) -> Sample
         turned = np.rot90(image, turns, axes=(1, 2))
         return turned[:, :, ::-1] if mirrored else turned
 
+    images, truth = NetworkInputs(*map(turn, sample.images)), turn(sample.truth)
     if not recolour:
-        return Sample(turn(sample.mpan), turn(sample.lms), turn(sample.lpan), turn(sample.truth))
+        return Sample(images, truth)
     # A PAN that is not matched to the bands has no band of its own to follow.
-    matched = len(sample.mpan) == bands
+    matched = len(images.mpan) == bands
     pan_gain, pan_offset = (gain, offset) if matched else (np.exp(np.float32(common)), np.float32(0))
-    return Sample(
-        pan_gain * turn(sample.mpan) + pan_offset,
-        gain * turn(sample.lms) + offset,
-        pan_gain * turn(sample.lpan) + pan_offset,
-        gain * turn(sample.truth) + offset,
+    mpan, lms, lpan, hpm = images
+    recoloured = NetworkInputs(
+        pan_gain * mpan + pan_offset, gain * lms + offset, pan_gain * lpan + pan_offset, gain * hpm
     )
+    return Sample(recoloured, gain * truth + offset)

@@ -28,12 +28,12 @@ def prepared(network: PanCrafter, dtype: torch.dtype = torch.float32) -> Inferen
 
 
 class InferenceNetwork(nn.Module):
-    """`forward(mpan, lms, lpan)` equals that of the PanCrafter it was made from, in MS mode and without gradients."""
+    """`forward(mpan, lms, lpan, hpm)` is that of the PanCrafter it was made from, in MS mode and without gradients."""
 
     def __init__(self, network: PanCrafter, dtype: torch.dtype) -> None:
         super().__init__()
-        self.dtype, self.lowpass_inputs = dtype, network.config.lowpass_inputs
-        self.embed = Conv3.of(network.embed, _FEATURES)
+        self.dtype = dtype
+        self.embed = _Embedding(network)
         self.encoder1 = _blocks(network.encoder1, dtype)
         self.down1 = Conv3.of(network.down1, _FEATURES)
         self.encoder2 = _blocks(network.encoder2, dtype)
@@ -53,12 +53,12 @@ class InferenceNetwork(nn.Module):
         self.head = Conv3.of(network.head, _FEATURES)
 
     @torch.inference_mode()
-    def forward(self, mpan: Tensor, lms: Tensor, lpan: Tensor) -> Tensor:
-        """Sharpen: mpan, lpan (1, pan_channels, H, W), lms (1, bands, H, W), float32; returns (1, bands, H, W)."""
+    def forward(self, mpan: Tensor, lms: Tensor, lpan: Tensor, *hpm: Tensor) -> Tensor:
+        """Sharpen: mpan, lpan (1, pan_channels, H, W), lms, hpm (1, bands, H, W), float32; returns (1, bands, H, W)."""
         height, width = lms.shape[-2:]
-        pan, lms, lpan = (pad_to_stride(t) for t in (mpan, lms, lpan))
+        pan, lms, lpan, *beside = (pad_to_stride(t) for t in (mpan, lms, lpan, *hpm))
         half, quarter = ([_means(t, n, self.dtype) for t in (lms, torch.cat([lpan, pan], 1))] for n in (2, 4))
-        x = skip1 = _chain(self.encoder1, self._embed(pan, lms, lpan))
+        x = skip1 = _chain(self.encoder1, self.embed(pan, lms, lpan, *beside))
         x = _chain(self.encoder2, _halved(self.down1, x))
         x = skip2 = self.encoder2_attn(x, *half)
         x = self.bottleneck_attn(_chain(self.bottleneck, _halved(self.down2, x)), *quarter)
@@ -66,19 +66,6 @@ class InferenceNetwork(nn.Module):
         del half, quarter, skip2
         x = _chain(self.decoder1, self.up1(x), skip1)
         return self._with_head(x, lms)[..., :height, :width]
-
-    def _embed(self, pan: Tensor, lms: Tensor, lpan: Tensor) -> Tensor:
-        height = lms.shape[2]
-
-        def strip(start: int, stop: int) -> Tensor:
-            lo, hi = max(0, start - 1), min(height, stop + 1)
-            p, m, low = (t[:, :, lo:hi] for t in (pan, lms, lpan))
-            images = torch.cat([p, m, low, p - low] if self.lowpass_inputs else [p, m], dim=1)
-            images = images.contiguous(memory_format=torch.channels_last)
-            rows: Rows = self.embed(Rows(images, lo, hi, height))
-            return rows.crop(start, stop)
-
-        return in_strips(_features(self.embed.width, height, lms.shape[3]), strip)
 
     def _with_head(self, x: Tensor, base: Tensor) -> Tensor:
         height = x.shape[2]
@@ -92,6 +79,35 @@ class InferenceNetwork(nn.Module):
             return base[:, :, start:stop] + found.crop(start, stop)
 
         return in_strips(torch.empty_like(base), strip)
+
+
+class _Embedding(nn.Module):
+    """The first convolution. Of pan, lpan and their difference it is given two: the third adds nothing."""
+
+    def __init__(self, network: PanCrafter) -> None:
+        super().__init__()
+        config, weight, bias = network.config, network.embed.weight, _bias(network.embed)
+        self.lowpass_inputs = config.lowpass_inputs
+        if self.lowpass_inputs:
+            n, bands = config.pan_channels, config.bands
+            sizes = [n, bands, n, n, weight.shape[1] - 3 * n - bands]
+            pan, lms, low, detail, rest = torch.split(weight, sizes, dim=1)
+            weight = torch.cat([pan + detail, lms, low + pan, rest], dim=1)
+        self.conv = Conv3(weight, bias, _FEATURES)
+
+    def forward(self, pan: Tensor, lms: Tensor, lpan: Tensor, *beside: Tensor) -> Tensor:
+        """Images (1, C, H, W) to features (1, width, H, W)."""
+        height = lms.shape[2]
+
+        def strip(start: int, stop: int) -> Tensor:
+            lo, hi = max(0, start - 1), min(height, stop + 1)
+            p, m, low, *rest = (t[:, :, lo:hi] for t in (pan, lms, lpan, *beside))
+            images = torch.cat([p - low, m, low, *rest] if self.lowpass_inputs else [p, m, *rest], dim=1)
+            images = images.contiguous(memory_format=torch.channels_last)
+            rows: Rows = self.conv(Rows(images, lo, hi, height))
+            return rows.crop(start, stop)
+
+        return in_strips(_features(self.conv.width, height, lms.shape[3]), strip)
 
 
 class _ResBlock(nn.Module):

@@ -7,23 +7,19 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pancrafter_cli.geometry.inputs import band_groups
+from pancrafter_cli.geometry.inputs import NetworkInputs, band_groups
 from pancrafter_cli.networks.config import PanCrafterConfig
 
 Float32 = NDArray[np.float32]
 
 
-def sharpen_groups(
-    run: Callable[[Float32, Float32, Float32], Float32],
-    config: PanCrafterConfig,
-    mpan: Float32,
-    lms: Float32,
-    lpan: Float32,
-) -> Float32:
-    """(C, H, W) each, any C, in DN / scale, given to `run` in groups of the network's bands; returns (C, H, W)."""
+def sharpen_groups(run: Callable[[NetworkInputs], Float32], config: PanCrafterConfig, images: NetworkInputs) -> Float32:
+    """Images of any number of bands C, in DN / scale, given to `run` in groups of the network's; returns (C, H, W)."""
+    mpan, lms, lpan, hpm = images
     out = np.empty_like(lms)
     for group in band_groups(len(lms), config.bands):
         shown = list(group.shown)
         pan_bands = shown if config.pan == "matched" else [0]
-        out[list(group.bands)] = run(mpan[pan_bands], lms[shown], lpan[pan_bands])[list(group.channels)]
+        part = NetworkInputs(mpan[pan_bands], lms[shown], lpan[pan_bands], hpm[shown])
+        out[list(group.bands)] = run(part)[list(group.channels)]
     return out

@@ -23,14 +23,11 @@ def flops_per_pixel(network: PanCrafter) -> float:
 
     Counts convolutions and matrix products, of the network's plain form in MS mode.
     """
-    config = network.config
     # On the meta device nothing is computed; without gradients the counter follows no graph.
     shapes = copy.deepcopy(network).to("meta").requires_grad_(False)
-    mpan, lms, lpan = (
-        torch.empty(1, n, _SIDE, _SIDE, device="meta") for n in (config.pan_channels, config.bands, config.pan_channels)
-    )
+    images = [torch.empty(1, n, _SIDE, _SIDE, device="meta") for n in network.config.images.values()]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        shapes(mpan, lms, lpan, "ms")
+        shapes(*images, mode="ms")
     return float(counter.get_total_flops()) / _SIDE**2
 
 

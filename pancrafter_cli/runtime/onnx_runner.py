@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _binding
 
 from pancrafter_cli.errors import DeviceError, ModelError, OutOfMemory, UsageError
+from pancrafter_cli.geometry.inputs import NetworkInputs
 from pancrafter_cli.networks.config import receptive_radius
 from pancrafter_cli.runtime.groups import sharpen_groups
 from pancrafter_cli.zoo import SPEC_KEY, WEIGHTS_KEY, ModelSpec, check_published, parse_spec
 
 Float32 = NDArray[np.float32]
 
-INPUTS = ("mpan", "lms", "lpan")
 OUTPUT = "sharp"
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -49,15 +49,15 @@ class OnnxSession:
         facts = self._session.get_modelmeta().custom_metadata_map
         self.spec, self.weights_sha256 = _checked_spec(self._session, facts, path), facts[WEIGHTS_KEY]
 
-    def run(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:
-        """(B, C, H, W) each, in DN / scale; returns (B, C, H, W). Raises OutOfMemory, ModelError."""
+    def run(self, images: Mapping[str, Float32]) -> Float32:
+        """Images (B, C, H, W) by name, in DN / scale; returns (B, C, H, W). Raises OutOfMemory, ModelError."""
         try:
-            result: Float32 = self._session.run([OUTPUT], {"mpan": mpan, "lms": lms, "lpan": lpan})[0]
+            result: Float32 = self._session.run([OUTPUT], dict(images))[0]
         except _FAILURES as error:
             reason = _first_line(error)
             if not re.search(r"alloc|out of memory", reason, re.IGNORECASE):
                 raise ModelError(f"the ONNX model cannot be run: {reason}", "export it again") from error
-            height, width = lms.shape[-2:]
+            height, width = images["lms"].shape[-2:]
             raise OutOfMemory(
                 f"not enough memory on {self.device} for a tile of {height} x {width} pixels", "use a smaller --tile"
             ) from error
@@ -81,16 +81,16 @@ class OnnxRunner:
         self.radius = receptive_radius(self.spec.config)
         self.matched = self.spec.config.pan == "matched"
 
-    def checked(self, mpan: Float32, lms: Float32, lpan: Float32) -> OnnxRunner:
+    def checked(self, images: NetworkInputs) -> OnnxRunner:
         """The runner itself: there is no precision to choose."""
         return self
 
-    def sharpen(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:
-        """(C, H, W) each, any C, in DN / scale; returns (C, H, W). Raises OutOfMemory when memory runs out."""
-        return sharpen_groups(self._run, self.spec.config, mpan, lms, lpan)
+    def sharpen(self, images: NetworkInputs) -> Float32:
+        """Images of any bands C, in DN / scale; returns (C, H, W). Raises OutOfMemory when memory runs out."""
+        return sharpen_groups(self._run, self.spec.config, images)
 
-    def _run(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:
-        sharp: Float32 = self._session.run(mpan[None], lms[None], lpan[None])[0]
+    def _run(self, images: NetworkInputs) -> Float32:
+        sharp: Float32 = self._session.run({name: getattr(images, name)[None] for name in self.spec.config.images})[0]
         return sharp
 
 
@@ -159,8 +159,7 @@ def _checked_spec(session: Any, facts: Mapping[str, str], path: Path) -> ModelSp
             f"{path}: no PAN-Crafter model in this file's metadata", "use a file that `pancrafter export` wrote"
         )
     spec = parse_spec(facts[SPEC_KEY], path)
-    pan = spec.config.pan_channels
-    expected = dict(zip(INPUTS, (pan, spec.bands, pan), strict=True))
+    expected = spec.config.images
     found = {image.name: image.shape[1] if len(image.shape) == 4 else None for image in session.get_inputs()}
     if found != expected or [image.name for image in session.get_outputs()] != [OUTPUT]:
         raise ModelError(

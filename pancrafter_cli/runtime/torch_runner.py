@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pancrafter_cli.errors import DeviceError, OutOfMemory, UsageError
+from pancrafter_cli.geometry.inputs import NetworkInputs
 from pancrafter_cli.networks.config import receptive_radius
 from pancrafter_cli.networks.inference import prepared
 from pancrafter_cli.runtime.cpu import multiplies_bf16, use_usable_cores
@@ -78,7 +79,7 @@ class TorchRunner:
         """Whether the precision is still to be decided, by `checked`."""
         return self._auto and self.device.type == "cpu"
 
-    def checked(self, mpan: Float32, lms: Float32, lpan: Float32) -> Self:
+    def checked(self, images: NetworkInputs) -> Self:
         """The runner to use for a scene of which these are a tile's inputs, as for `sharpen`.
 
         Where precision was left to choose on a CPU: in bf16 if the processor has units for it and the tile comes out
@@ -89,7 +90,7 @@ class TorchRunner:
         if not multiplies_bf16():
             return self._as("fp32", "this processor has neither AVX512-BF16 nor AMX")
         fast = self._as("bf16", "")
-        difference = np.abs(fast.sharpen(mpan, lms, lpan) - self.sharpen(mpan, lms, lpan))
+        difference = np.abs(fast.sharpen(images) - self.sharpen(images))
         off = float(np.percentile(difference, _PERCENTILE))
         found = f"bf16 is {100 * off:.2g} % of the scale off fp32 at the {_PERCENTILE}th percentile of a tile"
         return self._as("bf16" if off < _AGREEMENT else "fp32", found)
@@ -97,20 +98,21 @@ class TorchRunner:
     def _as(self, precision: Precision, reason: str) -> Self:
         return type(self)(self.model, self.device, precision, reason)
 
-    def sharpen(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:
-        """(C, H, W) each, any C, in DN / scale; returns (C, H, W). Raises OutOfMemory when memory runs out."""
-        return sharpen_groups(self._run, self.spec.config, mpan, lms, lpan)
+    def sharpen(self, images: NetworkInputs) -> Float32:
+        """Images of any bands C, in DN / scale; returns (C, H, W). Raises OutOfMemory when memory runs out."""
+        return sharpen_groups(self._run, self.spec.config, images)
 
     @torch.inference_mode()
-    def _run(self, *images: Float32) -> Float32:
-        tensors = [torch.from_numpy(image).unsqueeze(0).to(self.device) for image in images]
+    def _run(self, images: NetworkInputs) -> Float32:
+        seen = (getattr(images, name) for name in self.spec.config.images)
+        tensors = [torch.from_numpy(image).unsqueeze(0).to(self.device) for image in seen]
         try:
             result: Float32 = self._network_of(tensors)[0].float().cpu().numpy()
         except RuntimeError as error:
             # On a CPU the allocator raises a plain RuntimeError.
             if not isinstance(error, torch.OutOfMemoryError) and "tried to allocate" not in str(error):
                 raise
-            height, width = images[0].shape[-2:]
+            height, width = images.lms.shape[-2:]
             raise OutOfMemory(
                 f"not enough memory on {self.device} for a tile of {height} x {width} pixels", "use a smaller --tile"
             ) from error
@@ -121,4 +123,4 @@ class TorchRunner:
             return self.network(*images)  # type: ignore[no-any-return]
         images = [image.contiguous(memory_format=torch.channels_last) for image in images]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.network(*images, "ms")  # type: ignore[no-any-return]
+            return self.network(*images, mode="ms")  # type: ignore[no-any-return]

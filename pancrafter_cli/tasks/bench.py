@@ -142,7 +142,7 @@ def _staged(scene: Scene, runner: TorchRunner, tiling: Tiling, output: Path) -> 
             with _timed(spent, "read"):
                 inputs = read_inputs(scene, tile.rows.read, tile.cols.read, matched=runner.matched)
             with _timed(spent, "network"):
-                sharp = runner.sharpen(inputs.mpan, inputs.lms, inputs.lpan)
+                sharp = runner.sharpen(inputs.images)
             with _timed(spent, "consistency"):
                 sharp = inputs.observed.pull(sharp, DEFAULT_CONSISTENCY)
             (top, bottom), (left, right) = tile.rows.core, tile.cols.core

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pancrafter_cli.errors import ModelError, OutputError
 from pancrafter_cli.raster.targets import OutputKind, check_output
-from pancrafter_cli.runtime.onnx_runner import INPUTS, OUTPUT, OnnxSession
+from pancrafter_cli.runtime.onnx_runner import OUTPUT, OnnxSession
 from pancrafter_cli.version import __version__
 from pancrafter_cli.zoo import DEFAULT_MODEL, SPEC_KEY, WEIGHTS_KEY, Model, file_sha256, load_model, spec_text
 
@@ -93,26 +93,27 @@ class _MsMode(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, mpan: Tensor, lms: Tensor, lpan: Tensor) -> Tensor:
-        out: Tensor = self.network(mpan, lms, lpan, "ms")
+    def forward(self, *images: Tensor) -> Tensor:
+        out: Tensor = self.network(*images, mode="ms")
         return out
 
 
 def write_onnx(path: Path, model: Model) -> None:
     """Write the network as an ONNX model with the spec and the weights' hash in its metadata."""
     axes = {0: "batch", 2: "height", 3: "width"}
-    images = tuple(torch.from_numpy(image) for image in _images(model, _TRACED))
+    images = _images(model, _TRACED)
+    names = list(images)
     with warnings.catch_warnings(), torch.no_grad():
         # Of the tracer, which cannot know that the padding it keeps is right for all sizes; `compare` proves it.
         warnings.simplefilter("ignore")
         # The tracing exporter: that of torch.export needs onnxscript, and fixes what it takes for constant.
         torch.onnx.export(
             _MsMode(model.network.cpu().float().eval()),
-            images,
+            tuple(map(torch.from_numpy, images.values())),
             path,
-            input_names=list(INPUTS),
+            input_names=names,
             output_names=[OUTPUT],
-            dynamic_axes=dict.fromkeys((*INPUTS, OUTPUT), axes),
+            dynamic_axes=dict.fromkeys((*names, OUTPUT), axes),
             opset_version=OPSET,
             dynamo=False,
         )
@@ -130,8 +131,8 @@ def compare(path: Path, model: Model) -> float:
     for case in _CASES:
         images = _images(model, case)
         with torch.inference_mode():
-            expected = model.network(*(torch.from_numpy(image) for image in images), "ms").numpy()
-        found = session.run(*images)
+            expected = model.network(*map(torch.from_numpy, images.values()), mode="ms").numpy()
+        found = session.run(images)
         if found.shape != expected.shape:
             raise ModelError(f"the exported model makes {found.shape} of {case}, torch {expected.shape}", _WRONG)
         difference = float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
@@ -148,10 +149,9 @@ def compare(path: Path, model: Model) -> float:
 _WRONG = "nothing was written; use other versions of torch and onnxruntime: constraints.txt names tested ones"
 
 
-def _images(model: Model, case: tuple[int, int, int]) -> tuple[Float32, Float32, Float32]:
-    """Noise of the scale's range as (mpan, lms, lpan)."""
+def _images(model: Model, case: tuple[int, int, int]) -> dict[str, Float32]:
+    """Noise of the scale's range as the images that the network looks at."""
     rng = np.random.default_rng(0)
     batch, height, width = case
-    pan, bands = model.spec.config.pan_channels, model.spec.bands
-    mpan, lms, lpan = (rng.random((batch, count, height, width), dtype=np.float32) for count in (pan, bands, pan))
-    return mpan, lms, lpan
+    seen = model.spec.config.images.items()
+    return {name: rng.random((batch, count, height, width), dtype=np.float32) for name, count in seen}

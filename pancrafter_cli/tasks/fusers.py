@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pancrafter_cli.classical.methods import METHODS
 from pancrafter_cli.errors import GeometryError, ModelError, UsageError
 from pancrafter_cli.geometry.consistency import consistency_reach
+from pancrafter_cli.geometry.inputs import NetworkInputs
 from pancrafter_cli.geometry.sensors import mtf_of, sensor_from_metadata
 from pancrafter_cli.raster.scene import Scene
 from pancrafter_cli.runtime.installed import require
@@ -74,11 +75,11 @@ class Runner(Protocol):
     def undecided(self) -> bool:
         """Whether the precision is still to be decided, by `checked`."""
 
-    def checked(self, mpan: Float32, lms: Float32, lpan: Float32) -> Self:
+    def checked(self, images: NetworkInputs) -> Self:
         """The runner in the precision that serves a scene of which these are a tile's inputs, as for `sharpen`."""
 
-    def sharpen(self, mpan: Float32, lms: Float32, lpan: Float32) -> Float32:
-        """(C, H, W) each, any C, in DN / scale; returns (C, H, W). Raises DeviceError when memory runs out."""
+    def sharpen(self, images: NetworkInputs) -> Float32:
+        """Images of any bands C, in DN / scale; returns (C, H, W). Raises DeviceError when memory runs out."""
 
 
 AnyRunner = TypeVar("AnyRunner", bound=Runner)
@@ -119,7 +120,7 @@ class NetworkFuser:
         inputs = read_inputs(self._scene, rows, cols, matched=self._runner.matched)
 
         def fuse() -> Float32:
-            sharp = self._runner.sharpen(inputs.mpan, inputs.lms, inputs.lpan)
+            sharp = self._runner.sharpen(inputs.images)
             sharp = inputs.observed.pull(sharp, self._steps)
             sharp *= np.float32(self._scene.statistics.scale)
             return sharp
@@ -223,7 +224,7 @@ def checked_runner(runner: AnyRunner, scene: Scene) -> AnyRunner:
         return runner
     rows, cols = ((max(0, (n - _PROBE) // 2), min(n, (n + _PROBE) // 2)) for n in scene.grid.shape)
     inputs = read_inputs(scene, rows, cols, matched=runner.matched)
-    return runner.checked(inputs.mpan, inputs.lms, inputs.lpan)
+    return runner.checked(inputs.images)
 
 
 def check_ratio(scene: Scene, spec: ModelSpec) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pancrafter_cli.geometry.consistency import ConsistencyPlan, back_project, plan_consistency
-from pancrafter_cli.geometry.inputs import network_inputs, plan_inputs
+from pancrafter_cli.geometry.inputs import NetworkInputs, network_inputs, plan_inputs
 from pancrafter_cli.raster.scene import Scene
 from pancrafter_cli.raster.windows import read_filled
 
@@ -18,11 +18,9 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class TileInputs:
-    """A window's network inputs (C, H, W) in DN / scale, and what consistency needs of it."""
+    """A window's network inputs in DN / scale, and what consistency needs of it."""
 
-    mpan: Float32
-    lms: Float32
-    lpan: Float32
+    images: NetworkInputs
     observed: Observed
 
 
@@ -52,15 +50,14 @@ def read_inputs(scene: Scene, rows: Span, cols: Span, *, matched: bool = True) -
     gain = statistics.gain if matched else np.ones(1)
     offset = statistics.offset if matched else np.zeros(1)
     # Fill and matching are in DN; the division comes last, so that float32 keeps what small DN differences hold.
-    images = network_inputs(plan, pan, ms, gain.astype(np.float32), offset.astype(np.float32))
-    scale = np.float32(statistics.scale)
-    mpan, lms, lpan = (image / scale for image in images)
+    images = network_inputs(plan, pan, ms, gain.astype(np.float32), offset.astype(np.float32), statistics.pan_mean)
     consistency = plan_consistency(scene.ms_map, rows, cols)
     inner = tuple(
         slice(axis.ms[0] - first, axis.ms[1] - first)
         for axis, first in ((consistency.rows, plan.rows.ms[0]), (consistency.cols, plan.cols.ms[0]))
     )
-    return TileInputs(mpan, lms, lpan, _observed(scene, ms[:, *inner], ms_valid[:, *inner], consistency))
+    observed = _observed(scene, ms[:, *inner], ms_valid[:, *inner], consistency)
+    return TileInputs(images.over(np.float32(statistics.scale)), observed)
 
 
 def read_observed(scene: Scene, rows: Span, cols: Span) -> Observed:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pancrafter_cli.data.batches import Skipped
 from pancrafter_cli.data.wald import Pair, reduce_scene, referenced_pair, write_pair
 from pancrafter_cli.errors import PancrafterError, TrainingError
+from pancrafter_cli.geometry.inputs import NetworkInputs
 from pancrafter_cli.geometry.sensors import mtf_of, sensor_from_metadata
 from pancrafter_cli.metrics.hypercomplex import q2n
 from pancrafter_cli.metrics.reduced import ergas, sam
@@ -21,7 +22,7 @@ from pancrafter_cli.metrics.windows import looks_scaled
 from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.runtime.torch_runner import TorchRunner
 from pancrafter_cli.tasks.eval_cases import REFLECTANCE_FACTOR
-from pancrafter_cli.tasks.tile_inputs import TileInputs, read_inputs
+from pancrafter_cli.tasks.tile_inputs import read_inputs
 
 Float32 = NDArray[np.float32]
 
@@ -45,7 +46,7 @@ class Exam:
     """
 
     name: str
-    inputs: TileInputs
+    images: NetworkInputs
     truth: Float32
     valid: NDArray[np.bool_]
     scale: np.float32
@@ -96,8 +97,7 @@ def examine(exams: Sequence[Exam], runner: TorchRunner) -> Report:
     """Score a model on every exam, as it comes from the network, without back-projection."""
     scenes = {}
     for exam in exams:
-        inputs = exam.inputs
-        scenes[exam.name] = exam.score(runner.sharpen(inputs.mpan, inputs.lms, inputs.lpan)), exam.exp
+        scenes[exam.name] = exam.score(runner.sharpen(exam.images)), exam.exp
     # An image that interpolation already gets right has an ERGAS of 0; nothing can be said relative to that.
     relative = statistics.fmean(own.ergas / max(exp.ergas, 1e-9) for own, exp in scenes.values())
     return Report(scenes, relative)
@@ -117,13 +117,13 @@ def _prepare(folder: Path, matched: bool) -> Exam:
     with TemporaryDirectory() as work:
         pan, ms, _ = write_pair(pair, Path(work))
         with open_scene(pan, [ms]) as reduced:
-            inputs = read_inputs(reduced, (0, height), (0, width), matched=matched)
+            images = read_inputs(reduced, (0, height), (0, width), matched=matched).images
             own_scale = reduced.statistics.scale
     factor = REFLECTANCE_FACTOR if looks_scaled(pair.truth) else 1.0
     truth = pair.truth * np.float32(factor)
     scale = np.float32(own_scale * factor)
-    exp = _scores(truth, inputs.lms * scale, pair.ratio, pair.valid)
-    return Exam(folder.name, inputs, truth, pair.valid, scale, pair.ratio, exp)
+    exp = _scores(truth, images.lms * scale, pair.ratio, pair.valid)
+    return Exam(folder.name, images, truth, pair.valid, scale, pair.ratio, exp)
 
 
 def _middle(pair: Pair) -> Pair:
