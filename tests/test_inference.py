@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from pancrafter_cli.geometry.inputs import NetworkInputs
 from pancrafter_cli.networks import bands
 from pancrafter_cli.networks.config import PanCrafterConfig
 from pancrafter_cli.networks.inference import prepared
@@ -22,6 +22,7 @@ from tests.test_network import images, randomised
 CPU = torch.device("cpu")
 MATCHED = PanCrafterConfig(bands=3, width=8, depths=(1, 1, 1), heads=2)
 RAW = PanCrafterConfig(bands=2, width=16, depths=(2, 1, 2), heads=4, pan="raw", lowpass_inputs=False)
+MODULATED = PanCrafterConfig(bands=3, width=8, depths=(1, 1, 0), heads=2, modulated_input=True)
 PLAIN = PanCrafterConfig(bands=4, width=8, depths=(1, 2, 1), heads=1, head="plain", attention=False)
 
 
@@ -41,14 +42,14 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 @pytest.mark.usefixtures("thin_strips", "threads")
-@pytest.mark.parametrize("config", [MATCHED, RAW, PLAIN])
+@pytest.mark.parametrize("config", [MATCHED, RAW, PLAIN, MODULATED])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 7), (8, 64), (33, 30), (100, 12)])
 def test_equals_the_plain_form(config: PanCrafterConfig, height: int, width: int) -> None:
     # Moderate weights: what is compared is float32, and large activations would only show its rounding.
     network = randomised(config, spread=0.1)
     x = images(config, height, width)
     with torch.inference_mode():
-        expected = network(*x, "ms")
+        expected = network(*x, mode="ms")
     assert (expected - x[1]).abs().max() > 0.1, "the network does nothing that could differ"
     before = torch.get_num_threads()
     torch.testing.assert_close(prepared(network)(*x), expected, atol=1e-5, rtol=1e-5)
@@ -81,37 +82,38 @@ def test_the_shipped_model_in_bf16_agrees_with_fp32() -> None:
     assert 0 < torch.quantile(difference, 0.999) < 0.002
 
 
-def scenery(size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs that look like a scene's: mpan sharp, lms and lpan smooth, around 0.5."""
+def scenery(size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Inputs that look like a scene's: mpan sharp, lms and lpan smooth, around 0.5, hpm around 0."""
     g = torch.Generator().manual_seed(5)
     sharp = torch.rand(1, 4, size, size, generator=g) * 0.2 + 0.4
     smooth = torch.nn.functional.avg_pool2d(sharp, 9, stride=1, padding=4, count_include_pad=False)
-    return sharp, smooth.roll(1, dims=1), smooth
+    lms = smooth.roll(1, dims=1)
+    return sharp, lms, smooth, lms * (sharp / smooth - 1)
 
 
-def arrays(size: int = 64) -> list[np.ndarray]:
-    return [t[0].numpy() for t in scenery(size)]
+def arrays(size: int = 64) -> NetworkInputs:
+    return NetworkInputs(*(t[0].numpy() for t in scenery(size)))
 
 
 def test_auto_takes_bf16_where_it_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_runner, "multiplies_bf16", lambda: True)
     runner = TorchRunner(load_model(), CPU)
     assert (runner.precision, runner.undecided) == ("fp32", True)
-    chosen = runner.checked(*arrays())
+    chosen = runner.checked(arrays())
     assert (chosen.precision, chosen.undecided) == ("bf16", False)
     assert "99.9th percentile" in chosen.reason
-    assert chosen.checked(*arrays()) is chosen
+    assert chosen.checked(arrays()) is chosen
 
 
 def test_auto_stays_fp32_where_bf16_is_off_or_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_runner, "multiplies_bf16", lambda: True)
     config = PanCrafterConfig(bands=4, width=8, depths=(1, 1, 1), heads=2)
     wild = TorchRunner(Model(randomised(config, spread=1.0), ModelSpec("wild", config), ""), CPU)
-    chosen = wild.checked(*arrays())
+    chosen = wild.checked(arrays())
     assert (chosen.precision, chosen.undecided) == ("fp32", False)
     assert "of the scale off fp32" in chosen.reason
     monkeypatch.setattr(torch_runner, "multiplies_bf16", lambda: False)
-    chosen = TorchRunner(load_model(), CPU).checked(*arrays())
+    chosen = TorchRunner(load_model(), CPU).checked(arrays())
     assert chosen.precision == "fp32"
     assert "neither" in chosen.reason
 
@@ -119,14 +121,14 @@ def test_auto_stays_fp32_where_bf16_is_off_or_slow(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_precision_that_was_asked_for_is_not_judged(precision: torch_runner.Precision) -> None:
     runner = TorchRunner(load_model(), CPU, precision)
-    assert runner.checked(*arrays()) is runner
+    assert runner.checked(arrays()) is runner
     assert (runner.precision, runner.reason) == (precision, "")
 
 
 def test_the_training_form_still_learns_after_it_was_prepared() -> None:
     network = randomised(MATCHED).train()
     prepared(network)(*images(MATCHED, 8, 8))
-    network(*images(MATCHED, 8, 8), "ms").square().mean().backward()
+    network(*images(MATCHED, 8, 8), mode="ms").square().mean().backward()
     assert network.embed.weight.grad is not None
 
 

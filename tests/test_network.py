@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from pancrafter_cli.networks.attention import local_attention
 from pancrafter_cli.networks.config import PanCrafterConfig, receptive_radius
 from pancrafter_cli.networks.pancrafter import PanCrafter
 
+MODULATED = PanCrafterConfig(bands=2, width=8, depths=(1, 1, 0), heads=2, modulated_input=True)
 SMALL = PanCrafterConfig(bands=3, width=8, depths=(1, 1, 1), heads=2)
 
 
@@ -27,14 +29,9 @@ def randomised(config: PanCrafterConfig, seed: int = 0, spread: float = 0.2) -> 
     return network.eval()
 
 
-def images(config: PanCrafterConfig, height: int, width: int, seed: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+def images(config: PanCrafterConfig, height: int, width: int, seed: int = 1) -> tuple[Tensor, ...]:
     g = torch.Generator().manual_seed(seed)
-    pan = config.pan_channels
-    return (
-        torch.rand(1, pan, height, width, generator=g),
-        torch.rand(1, config.bands, height, width, generator=g),
-        torch.rand(1, pan, height, width, generator=g),
-    )
+    return tuple(torch.rand(1, n, height, width, generator=g) for n in config.images.values())
 
 
 def test_paper_config_has_the_papers_size() -> None:
@@ -63,7 +60,7 @@ def test_a_plain_head_passes_contrast_on_linearly() -> None:
             for conv in (network.embed, network.decoder1[0].skip, network.head):
                 conv.bias.zero_()
         x = images(config, 8, 8)
-        once, twice = (network(*(t * k for t in x), "ms") - k * x[1] for k in (1, 2))
+        once, twice = (network(*(t * k for t in x), mode="ms") - k * x[1] for k in (1, 2))
         assert torch.allclose(twice, 2 * once, atol=1e-5) == linear
 
 
@@ -71,14 +68,14 @@ def test_a_plain_head_passes_contrast_on_linearly() -> None:
 def test_untrained_network_returns_its_base_exactly(mode: str) -> None:
     torch.manual_seed(0)
     mpan, lms, lpan = images(SMALL, 12, 16)
-    out = PanCrafter(SMALL)(mpan, lms, lpan, mode)
+    out = PanCrafter(SMALL)(mpan, lms, lpan, mode=mode)
     assert torch.equal(out, lms if mode == "ms" else lpan)
 
 
 def test_raw_pan_is_repeated_for_every_band_in_pan_mode() -> None:
     config = PanCrafterConfig(bands=3, width=8, depths=(1, 1, 1), heads=2, pan="raw")
     mpan, lms, lpan = images(config, 8, 8)
-    out = PanCrafter(config)(mpan, lms, lpan, "pan")
+    out = PanCrafter(config)(mpan, lms, lpan, mode="pan")
     assert torch.equal(out, lpan.expand(1, 3, 8, 8))
 
 
@@ -92,20 +89,20 @@ def test_any_size(height: int, width: int) -> None:
 def test_modes_share_weights_but_differ() -> None:
     network = randomised(SMALL)
     x = images(SMALL, 16, 16)
-    ms = network(*x, "ms") - x[1]
-    pan = network(*x, "pan") - x[2]
+    ms = network(*x, mode="ms") - x[1]
+    pan = network(*x, mode="pan") - x[2]
     assert not torch.allclose(ms, pan, atol=1e-3)
 
 
 def test_every_parameter_learns_in_its_mode() -> None:
     network = randomised(SMALL).train()
     x = images(SMALL, 16, 16)
-    (network(*x, "ms").square().mean() + network(*x, "pan").square().mean()).backward()
+    (network(*x, mode="ms").square().mean() + network(*x, mode="pan").square().mean()).backward()
     silent = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
 
 
-@pytest.mark.parametrize("config", [SMALL, PanCrafterConfig(bands=2, width=8, depths=(2, 1, 2), heads=2)])
+@pytest.mark.parametrize("config", [SMALL, MODULATED, PanCrafterConfig(bands=2, width=8, depths=(2, 1, 2), heads=2)])
 def test_receptive_radius_by_perturbing_a_pixel(config: PanCrafterConfig) -> None:
     # In double precision even the farthest influence of a pixel stays above rounding.
     network = randomised(config).double()
@@ -115,12 +112,12 @@ def test_receptive_radius_by_perturbing_a_pixel(config: PanCrafterConfig) -> Non
     base = [t.double() for t in images(config, size, size)]
     reached = 0
     with torch.inference_mode():
-        before = network(*base, "ms")
+        before = network(*base, mode="ms")
         for y in range(size // 2, size // 2 + 4):  # every phase a pixel can have on the strided scales
             moved = [t.clone() for t in base]
             for t in moved:
                 t[:, :, y, y] += 5.0
-            changed = (network(*moved, "ms") - before).abs().amax(dim=(0, 1)) > 0
+            changed = (network(*moved, mode="ms") - before).abs().amax(dim=(0, 1)) > 0
             ys, xs = torch.nonzero(changed, as_tuple=True)
             reached = max(reached, int((ys - y).abs().max()), int((xs - y).abs().max()))
     assert reached == radius
@@ -139,12 +136,21 @@ def test_local_attention_is_softmax_over_the_exact_neighbourhood() -> None:
             torch.testing.assert_close(out[0, head, y, x], expected)
 
 
+def test_modulated_detail_is_seen_by_those_alone_that_ask_for_it() -> None:
+    for config, seen in ((MODULATED, True), (replace(MODULATED, modulated_input=False), False)):
+        network = randomised(config)
+        x = [*images(MODULATED, 12, 12)]
+        before = network(*x)
+        x[3] = x[3] + 1
+        assert torch.equal(network(*x), before) != seen
+
+
 def test_branches_use_their_own_keys() -> None:
     network = randomised(SMALL)
     x = images(SMALL, 16, 16)
-    before = network(*x, "ms")
+    before = network(*x, mode="ms")
     for name in ("key_ms", "key_pan", "value_ms", "value_pan"):
         changed = randomised(SMALL)
         with torch.no_grad():
             getattr(changed.bottleneck_attn.attention, name).weight.mul_(-1)
-        assert not torch.allclose(changed(*x, "ms"), before, atol=1e-4), name
+        assert not torch.allclose(changed(*x, mode="ms"), before, atol=1e-4), name

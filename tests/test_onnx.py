@@ -107,8 +107,9 @@ finally:
         {},
         {"bands": 3, "pan": "raw", "lowpass_inputs": False, "head": "plain"},
         {"bands": 1, "attention": False, "depths": (1, 1, 0)},
+        {"bands": 2, "modulated_input": True},
     ],
-    ids=["matched", "raw", "no attention"],
+    ids=["matched", "raw", "no attention", "modulated"],
 )
 def test_exported_networks_compute_what_torch_does(tmp_path: Path, config: dict[str, Any]) -> None:
     weights = write_model(tmp_path, **config)
@@ -118,12 +119,12 @@ def test_exported_networks_compute_what_torch_does(tmp_path: Path, config: dict[
     session = OnnxSession(tmp_path / "x.onnx", "cpu")
     rng = np.random.default_rng(1)
     for batch, height, width in ((1, 40, 72), (3, 17, 30), (2, 4, 1), (1, 131, 66)):
-        counts = (network.config.pan_channels, network.config.bands, network.config.pan_channels)
-        images = [rng.random((batch, count, height, width), dtype=np.float32) for count in counts]
+        counts = network.config.images.items()
+        images = {name: rng.random((batch, count, height, width), dtype=np.float32) for name, count in counts}
         with torch.inference_mode():
-            expected = network(*map(torch.from_numpy, images), "ms").numpy()
-            other_mode = network(*map(torch.from_numpy, images), "pan").numpy()
-        found = session.run(*images)
+            expected = network(*map(torch.from_numpy, images.values()), mode="ms").numpy()
+            other_mode = network(*map(torch.from_numpy, images.values()), mode="pan").numpy()
+        found = session.run(images)
         np.testing.assert_allclose(found, expected, atol=2e-5)
         assert np.abs(found - other_mode).max() > 1e-2
 

@@ -109,7 +109,7 @@ def test_patches_come_from_gt_and_pan_whatever_ms_is(tmp_path: Path) -> None:
     np.testing.assert_allclose(image.truth * patches.scale, truth, rtol=1e-5)
     np.testing.assert_allclose(image.pans[1] * patches.scale, pan[0], rtol=1e-5)
     sample = draw_sample(image, np.random.default_rng(0), SampleOptions(patch=32, bands=4))
-    assert all(np.isfinite(a).all() for a in (sample.mpan, sample.lms, sample.lpan, sample.truth))
+    assert all(np.isfinite(a).all() for a in (*sample.images, sample.truth))
 
 
 def test_the_bands_of_a_patch_file_are_matched_over_many_patches(tmp_path: Path) -> None:

@@ -15,18 +15,21 @@ from threading import Barrier
 import torch
 from torch import Tensor
 
-from pancrafter_cli.networks.strips import Rows
+from pancrafter_cli.networks.strips import Rows, joined_rows
 
 # Of one array of a strip: a few of them stay in the cache, and the rows that neighbours compute twice are few.
 _STRIP_BYTES = 2 << 20
 _MIN_ROWS = 8
 
 
-def in_strips(out: Tensor, compute: Callable[[int, int], Tensor]) -> Tensor:
-    """Fill out (1, C, H, W): its rows [start, stop) with `compute(start, stop)`, strip after strip on all threads."""
+def in_strips(out: Tensor, compute: Callable[[int, int], Tensor], width: int | None = None) -> Tensor:
+    """Fill out (1, C, H, W): its rows [start, stop) with `compute(start, stop)`, strip after strip on all threads.
+
+    width: channels of the widest array that is computed on the way, where that is not out.
+    """
 
     def band(first: int, last: int) -> None:
-        for start, stop in _strips(out, first, last):
+        for start, stop in _strips(out, first, last, width or out.shape[1]):
             out[:, :, start:stop] = compute(start, stop)
 
     _on_all_threads(out, band)
@@ -44,11 +47,11 @@ def in_place(x: Tensor, halo: int, compute: Callable[[Rows, int, int], Tensor]) 
 
     def band(first: int, last: int) -> None:
         above, below = kept[first][:, :, : min(halo, first)], kept[last][:, :, halo:]
-        for start, stop in _strips(x, first, last):
+        for start, stop in _strips(x, first, last, x.shape[1]):
             lo, hi = max(0, start - halo), min(height, stop + halo)
             data = x[:, :, start:stop]
             if halo:
-                data = torch.cat([above, x[:, :, start : min(hi, last)], below[:, :, : max(0, hi - last)]], dim=2)
+                data = joined_rows([above, x[:, :, start : min(hi, last)], below[:, :, : max(0, hi - last)]])
                 above = x[:, :, stop - halo : stop].clone()
             x[:, :, start:stop] = compute(Rows(data, lo, hi, height), start, stop)
 
@@ -76,9 +79,9 @@ def _edges(x: Tensor) -> list[int]:
     return [height * k // count for k in range(count + 1)]
 
 
-def _strips(x: Tensor, first: int, last: int) -> Iterator[tuple[int, int]]:
+def _strips(x: Tensor, first: int, last: int, width: int) -> Iterator[tuple[int, int]]:
     """[start, stop) of the strips of a band; the last one may be shorter."""
-    rows = max(_MIN_ROWS, _STRIP_BYTES // (x.shape[1] * x.shape[3] * x.element_size()))
+    rows = max(_MIN_ROWS, _STRIP_BYTES // (width * x.shape[3] * x.element_size()))
     for start in range(first, last, rows):
         yield start, min(start + rows, last)
 

@@ -11,13 +11,16 @@ images they come from and the result stay float32: rounded, these alone would pu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pancrafter_cli.networks.bands import in_place, in_strips
 from pancrafter_cli.networks.pancrafter import AttnBlock, PanCrafter, ResBlock, pad_to_stride
-from pancrafter_cli.networks.strips import Conv1, Conv3, Norm, Rows, attend
+from pancrafter_cli.networks.scratch import Scratch
+from pancrafter_cli.networks.strips import Conv1, Conv3, Norm, Rows, attend, joined_channels
 
 _FEATURES = torch.float32
 
@@ -32,18 +35,19 @@ class InferenceNetwork(nn.Module):
 
     def __init__(self, network: PanCrafter, dtype: torch.dtype) -> None:
         super().__init__()
-        self.dtype = dtype
+        self.dtype, self.modulated_input = dtype, network.config.modulated_input
+        scratch = Scratch()  # blocks take turns
         self.embed = _Embedding(network)
         self.encoder1 = _blocks(network.encoder1, dtype)
-        self.down1 = Conv3.of(network.down1, _FEATURES)
+        self.down1 = _Halving(network.down1)
         self.encoder2 = _blocks(network.encoder2, dtype)
-        self.encoder2_attn = _AttnBlock(network.encoder2_attn, dtype)
-        self.down2 = Conv3.of(network.down2, _FEATURES)
+        self.encoder2_attn = _AttnBlock(network.encoder2_attn, dtype, scratch)
+        self.down2 = _Halving(network.down2)
         self.bottleneck = _blocks(network.bottleneck, dtype)
-        self.bottleneck_attn = _AttnBlock(network.bottleneck_attn, dtype)
+        self.bottleneck_attn = _AttnBlock(network.bottleneck_attn, dtype, scratch)
         self.up2 = _Upsampling(network.up2)
         self.decoder2 = _blocks(network.decoder2, dtype)
-        self.decoder2_attn = _AttnBlock(network.decoder2_attn, dtype)
+        self.decoder2_attn = _AttnBlock(network.decoder2_attn, dtype, scratch)
         self.up1 = _Upsampling(network.up1)
         # Before a plain head nothing dampens what is rounded here: two thirds of all that would be off come from it.
         self.decoder1 = _blocks(network.decoder1, dtype if network.config.head == "norm" else _FEATURES)
@@ -53,17 +57,17 @@ class InferenceNetwork(nn.Module):
         self.head = Conv3.of(network.head, _FEATURES)
 
     @torch.inference_mode()
-    def forward(self, mpan: Tensor, lms: Tensor, lpan: Tensor, *hpm: Tensor) -> Tensor:
+    def forward(self, mpan: Tensor, lms: Tensor, lpan: Tensor, hpm: Tensor | None = None) -> Tensor:
         """Sharpen: mpan, lpan (1, pan_channels, H, W), lms, hpm (1, bands, H, W), float32; returns (1, bands, H, W)."""
         height, width = lms.shape[-2:]
-        pan, lms, lpan, *beside = (pad_to_stride(t) for t in (mpan, lms, lpan, *hpm))
-        half, quarter = ([_means(t, n, self.dtype) for t in (lms, torch.cat([lpan, pan], 1))] for n in (2, 4))
+        beside = () if hpm is None or not self.modulated_input else (pad_to_stride(hpm),)
+        pan, lms, lpan = (pad_to_stride(t) for t in (mpan, lms, lpan))
+        half, quarter = ([_means(t, n, self.dtype) for t in ([lms], [lpan, pan])] for n in (2, 4))
         x = skip1 = _chain(self.encoder1, self.embed(pan, lms, lpan, *beside))
-        x = _chain(self.encoder2, _halved(self.down1, x))
+        x = _chain(self.encoder2, self.down1(x))
         x = skip2 = self.encoder2_attn(x, *half)
-        x = self.bottleneck_attn(_chain(self.bottleneck, _halved(self.down2, x)), *quarter)
+        x = self.bottleneck_attn(_chain(self.bottleneck, self.down2(x)), *quarter)
         x = self.decoder2_attn(_chain(self.decoder2, self.up2(x), skip2), *half)
-        del half, quarter, skip2
         x = _chain(self.decoder1, self.up1(x), skip1)
         return self._with_head(x, lms)[..., :height, :width]
 
@@ -78,7 +82,7 @@ class InferenceNetwork(nn.Module):
             found: Rows = self.head(rows)
             return base[:, :, start:stop] + found.crop(start, stop)
 
-        return in_strips(torch.empty_like(base), strip)
+        return in_strips(torch.empty_like(base), strip, width=x.shape[1])
 
 
 class _Embedding(nn.Module):
@@ -86,6 +90,7 @@ class _Embedding(nn.Module):
 
     def __init__(self, network: PanCrafter) -> None:
         super().__init__()
+        self._scratch = Scratch()
         config, weight, bias = network.config, network.embed.weight, _bias(network.embed)
         self.lowpass_inputs = config.lowpass_inputs
         if self.lowpass_inputs:
@@ -107,7 +112,7 @@ class _Embedding(nn.Module):
             rows: Rows = self.conv(Rows(images, lo, hi, height))
             return rows.crop(start, stop)
 
-        return in_strips(_features(self.conv.width, height, lms.shape[3]), strip)
+        return in_strips(self._scratch.pixelwise(self.conv.width, height, lms.shape[3], _FEATURES), strip)
 
 
 class _ResBlock(nn.Module):
@@ -124,7 +129,7 @@ class _ResBlock(nn.Module):
 
         def strip(rows: Rows, start: int, stop: int) -> Tensor:
             if beside is not None:
-                rows = rows.of(torch.cat([rows.data, beside[:, :, rows.start : rows.stop]], dim=1))
+                rows = rows.of(joined_channels([rows.data, beside[:, :, rows.start : rows.stop]]))
             y = self.conv1(rows.of(self.norm1(rows.data, silu=True)))
             y = self.conv2(y.of(self.norm2(y.data, silu=True)))
             x_in = rows.crop(start, stop)
@@ -136,9 +141,9 @@ class _ResBlock(nn.Module):
 class _AttnBlock(nn.Module):
     """An AttnBlock on one strip of rows; alphas, projections and the queries' scale are in the weights."""
 
-    def __init__(self, block: AttnBlock, dtype: torch.dtype) -> None:
+    def __init__(self, block: AttnBlock, dtype: torch.dtype, scratch: Scratch) -> None:
         super().__init__()
-        self.heads = 0
+        self.heads, self._scratch = 0, scratch
         if block.attention is not None:
             cm3a = block.attention
             self.heads = cm3a.heads
@@ -174,12 +179,26 @@ class _AttnBlock(nn.Module):
     def _attended(self, rows: Rows, start: int, stop: int, ms: Tensor, pans: Tensor) -> Tensor:
         """What both branches find for the rows [start, stop): (1, 2C, n, w)."""
         x = self.norm1(rows.data)
-        seen = [rows.of(torch.cat([x, t[:, :, rows.start : rows.stop]], dim=1)) for t in (ms, pans)]
+        seen = [rows.of(joined_channels([x, t[:, :, rows.start : rows.stop]])) for t in (ms, pans)]
         qkv, kv = self.from_ms(seen[0]), self.from_pan(seen[1])
-        return attend(qkv, kv, start, stop, self.heads)
+        return attend(qkv, kv, start, stop, self.heads, self._scratch)
 
     def _fed_forward(self, x: Tensor) -> Tensor:
         return _sum(self.narrow(self.wide.gelu(self.norm2(x))), x)
+
+
+class _Halving(nn.Module):
+    """Every second pixel of a convolution."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv, self._scratch = Conv3.of(conv, _FEATURES), Scratch()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(1, C, H, W) to (1, C_out, H / 2, W / 2)."""
+        _, _, height, width = x.shape
+        out = self._scratch.pixelwise(self.conv.width, height // 2, width // 2, _FEATURES)
+        return in_strips(out, lambda start, stop: self.conv.strided(x, start, stop))
 
 
 class _Upsampling(nn.Module):
@@ -190,6 +209,7 @@ class _Upsampling(nn.Module):
 
     def __init__(self, conv: nn.ConvTranspose2d) -> None:
         super().__init__()
+        self._scratch = Scratch()
         self.register_buffer("weight", conv.weight.detach().to(_FEATURES))
         self.register_buffer("bias", _bias(conv).detach().to(_FEATURES))
 
@@ -202,7 +222,8 @@ class _Upsampling(nn.Module):
             out = F.conv_transpose2d(x[:, :, lo:hi], self.weight, self.bias, stride=2)
             return out[:, :, start - 2 * lo : stop - 2 * lo]
 
-        return in_strips(_features(len(self.bias), 2 * height, 2 * width), strip)
+        out = self._scratch.pixelwise(len(self.bias), 2 * height, 2 * width, _FEATURES)
+        return in_strips(out, strip)
 
 
 def _blocks(blocks: nn.ModuleList, dtype: torch.dtype) -> nn.ModuleList:
@@ -215,21 +236,10 @@ def _chain(blocks: nn.ModuleList, x: Tensor, beside: Tensor | None = None) -> Te
     return x
 
 
-def _halved(conv: Conv3, x: Tensor) -> Tensor:
-    """Every second pixel of a convolution: (1, C, H, W) to (1, C_out, H / 2, W / 2)."""
-    _, _, height, width = x.shape
-    return in_strips(_features(conv.width, height // 2, width // 2), lambda start, stop: conv.strided(x, start, stop))
-
-
-def _means(image: Tensor, n: int, dtype: torch.dtype) -> Tensor:
-    """Averages of n x n pixels: (1, C, H, W) to (1, C, H / n, W / n)."""
-    _, channels, height, width = image.shape
-    out = torch.empty(1, channels, height // n, width // n, dtype=dtype, memory_format=torch.channels_last)
-    return in_strips(out, lambda start, stop: F.avg_pool2d(image[:, :, n * start : n * stop], n))
-
-
-def _features(channels: int, height: int, width: int) -> Tensor:
-    return torch.empty(1, channels, height, width, dtype=_FEATURES, memory_format=torch.channels_last)
+def _means(images: Sequence[Tensor], n: int, dtype: torch.dtype) -> Tensor:
+    """Averages of n x n pixels of all channels of images (1, C, H, W): (1, sum of C, H / n, W / n)."""
+    means = torch.cat([F.avg_pool2d(image, n) for image in images], dim=1)
+    return means.to(dtype=dtype, memory_format=torch.channels_last)
 
 
 def _sum(branch: Tensor, x: Tensor) -> Tensor:

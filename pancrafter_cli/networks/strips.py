@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pancrafter_cli.networks.pancrafter import EPS, ModulatedNorm, PixelNorm
+from pancrafter_cli.networks.scratch import Scratch
 
 _ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
@@ -30,6 +31,16 @@ class Rows:
     def crop(self, start: int, stop: int) -> Tensor:
         """The rows [start, stop) of the image."""
         return self.data[:, :, start - self.start : stop - self.start]
+
+
+def joined_rows(parts: Sequence[Tensor]) -> Tensor:
+    """Images (1, C, n, W), channels last, one below the other: torch.cat itself would turn a batch of one around."""
+    return torch.cat([part.permute(0, 2, 3, 1) for part in parts], dim=1).permute(0, 3, 1, 2)
+
+
+def joined_channels(parts: Sequence[Tensor]) -> Tensor:
+    """The channels of images (1, C, n, W), channels last, one after the other."""
+    return torch.cat([part.permute(0, 2, 3, 1) for part in parts], dim=3).permute(0, 3, 1, 2)
 
 
 class Conv3(nn.Module):
@@ -66,10 +77,9 @@ class Conv3(nn.Module):
 
     def strided(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of every second pixel of an image: (1, C_in, H, W) to (1, C_out, n, W / 2)."""
-        data = x[:, :, max(0, 2 * start - 1) : 2 * stop]
-        if start == 0:
-            data = F.pad(data, (0, 0, 1, 0))
-        return F.conv2d(data, self.weight, self.bias, stride=2, padding=(0, 1))
+        data = x[:, :, max(0, 2 * start - 1) : 2 * stop].to(self.weight.dtype)
+        # Zeros below the rows of the first strip are never reached.
+        return F.conv2d(data, self.weight, self.bias, stride=2, padding=(int(start == 0), 1))
 
 
 class Conv1(nn.Module):
@@ -127,7 +137,7 @@ class Norm(nn.Module):
         return y.to(self.dtype).permute(0, 3, 1, 2)
 
 
-def attend(qkv: Rows, kv: Rows, start: int, stop: int, heads: int) -> Tensor:
+def attend(qkv: Rows, kv: Rows, start: int, stop: int, heads: int, scratch: Scratch) -> Tensor:
     """Attention of the pixels of rows [start, stop) to their 3x3 neighbours in MS and in PAN: (1, 2C, n, w).
 
     qkv: (1, 3C, m, w), scaled queries, keys and values of MS; kv: (1, 2C, m, w), keys and values of PAN; both also of
@@ -135,35 +145,46 @@ def attend(qkv: Rows, kv: Rows, start: int, stop: int, heads: int) -> Tensor:
     """
     width, pixels = qkv.data.shape[3], (stop - start) * qkv.data.shape[3]
     first = (start - qkv.start) * width
-    queries, *ms = _planes(qkv.data, 3, heads)
+    queries, *ms = _planes(qkv.data, 3, heads, scratch.flat("planes of ms", _plane_numbers(qkv.data)))
+    pan = _planes(kv.data, 2, heads, scratch.flat("planes of pan", _plane_numbers(kv.data)))
     query = queries(first, pixels)
-    out = query.new_empty(2, *query.shape)
+    product = scratch.flat("products", query.numel()).view(query.shape)
+    scores = scratch.flat("scores", 9 * heads * pixels).view(9, heads, pixels)
+    out = scratch.flat("attended", 2 * query.numel()).view(2, *query.shape)
     offsets = [first + dy * width + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-    for found, (key, value) in zip(out, (ms, _planes(kv.data, 2, heads)), strict=True):
-        scores = _scores(query, [key(offset, pixels) for offset in offsets])
+    for found, (key, value) in zip(out, (ms, pan), strict=True):
+        for score, offset in zip(scores, offsets, strict=True):
+            torch.sum(torch.mul(query, key(offset, pixels), out=product), dim=1, out=score)
         near = scores.view(3, 3, heads, stop - start, width)
         near[:, 0, :, :, 0] = near[:, 2, :, :, -1] = -torch.inf
         if start == 0:
             near[0, :, :, 0] = -torch.inf
         if stop == qkv.height:
             near[2, :, :, -1] = -torch.inf
-        _weigh(scores.softmax(0), [value(offset, pixels) for offset in offsets], found)
+        found.zero_()
+        for weight, offset in zip(torch.softmax(scores, 0, out=scores).unsqueeze(2), offsets, strict=True):
+            found.addcmul_(weight, value(offset, pixels))
     pixelwise = out.view(-1, pixels).t().contiguous().to(qkv.data.dtype)
     return pixelwise.view(1, stop - start, width, -1).permute(0, 3, 1, 2)
 
 
-def _planes(data: Tensor, parts: int, heads: int) -> list[Callable[[int, int], Tensor]]:
+def _plane_numbers(data: Tensor) -> int:
+    """How many numbers `_planes` of data (1, C, m, w) hold: they begin and end with what lies beyond the image."""
+    return data.numel() + 2 * (data.shape[3] + 1)
+
+
+def _planes(data: Tensor, parts: int, heads: int, memory: Tensor) -> list[Callable[[int, int], Tensor]]:
     """The parts of data (1, C, m, w), each as a function of (start, n): n pixels of its planes, (heads, d, n).
 
     The rows of a plane lie one after another, and one plane after another, so that the neighbours on one side of all
-    pixels are one slice. Where it runs across an edge its pixels are of other places, and have to be masked.
+    pixels are one slice. Where it runs across an edge its pixels are of other places, and have to be masked. The planes
+    are written to `memory`.
     """
     _, channels, height, width = data.shape
     size, margin = height * width, width + 1
-    memory = torch.empty(channels * size + 2 * margin, device=data.device)
     memory[:margin] = 0
     memory[-margin:] = 0
-    pixelwise = data.permute(0, 2, 3, 1).reshape(size, channels).float()
+    pixelwise = data.permute(0, 2, 3, 1).reshape(size, channels)
     memory[margin:-margin].view(channels, size).copy_(pixelwise.t())
     depth = channels // parts // heads
 
@@ -174,19 +195,3 @@ def _planes(data: Tensor, parts: int, heads: int) -> list[Callable[[int, int], T
         return pixels
 
     return [part(k * heads * depth) for k in range(parts)]
-
-
-def _scores(query: Tensor, keys: Sequence[Tensor]) -> Tensor:
-    """Products of queries (heads, d, n) and each of the keys of their neighbours: (9, heads, n)."""
-    scores = query.new_empty(len(keys), query.shape[0], query.shape[2])
-    product = torch.empty_like(query)
-    for score, key in zip(scores, keys, strict=True):
-        torch.sum(torch.mul(query, key, out=product), dim=1, out=score)
-    return scores
-
-
-def _weigh(weights: Tensor, values: Sequence[Tensor], out: Tensor) -> None:
-    """Fill `out` (heads, d, n) with the sum of the neighbours' values by `weights` (9, heads, n)."""
-    out.zero_()
-    for weight, value in zip(weights.unsqueeze(2), values, strict=True):
-        out.addcmul_(weight, value)
