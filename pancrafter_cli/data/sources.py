@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pancrafter_cli.errors import TrainingError
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, DEFAULT_PAN_GAIN, degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap, GridMap, overlap
-from pancrafter_cli.geometry.inputs import detail, modulated
+from pancrafter_cli.geometry.inputs import COARSE, FINE, detail, gain_beyond, modulated
 from pancrafter_cli.geometry.registration import summarise, window_shifts
 from pancrafter_cli.geometry.resample import apply_weights, cubic_weights
 from pancrafter_cli.raster.arrays import read_array
@@ -172,15 +172,19 @@ def match_bands(truth: Float32, pan: Float32, ratio: float, gain: float = DEFAUL
     rows, cols = _degrade_all(pan.shape[-2:], ratio, gain)
     low_pan = apply_weights(rows, cols, pan).astype(np.float64)
     low = apply_weights(rows, cols, truth).astype(np.float64)
-    fine_pan, fine = _detail(low_pan), _detail(low)
-    power = float((fine_pan**2).mean())
-    slope = (fine * fine_pan).reshape(len(low), -1).mean(axis=1) / power if power > 0 else np.zeros(len(low))
+    slope = gain_beyond(*(_slope(_detail(low, sigma), _detail(low_pan, sigma)) for sigma in (COARSE, FINE)))
     mean = low.reshape(len(low), -1).mean(axis=1)
     return slope.astype(np.float32), (mean - slope * low_pan.mean()).astype(np.float32)
 
 
-def _detail(image: NDArray[np.float64]) -> NDArray[np.float64]:
-    return detail(image, np.ones(image.shape, dtype=bool))
+def _slope(bands: NDArray[np.float64], pan: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Regression of bands (C, ...) on PAN (...), both without their means: (C,)."""
+    power = float((pan**2).mean())
+    return (bands * pan).reshape(len(bands), -1).mean(axis=1) / power if power > 0 else np.zeros(len(bands))
+
+
+def _detail(image: NDArray[np.float64], sigma: float = COARSE) -> NDArray[np.float64]:
+    return detail(image, np.ones(image.shape, dtype=bool), sigma)
 
 
 def _degrade_all(

@@ -15,7 +15,8 @@ from pancrafter_cli.geometry.resample import AxisWeights, apply_weights, cubic_w
 
 Float32 = NDArray[np.float32]
 
-_DETAIL_SIGMA = 2.0  # MS pixels
+COARSE, FINE = 2.0, 0.7  # MS pixels: sigmas of the means that leave two kinds of detail behind
+_EXTRAPOLATION, _MOST_EXTRAPOLATED = 4.0, 1.4
 _DARK = np.float32(0.05)  # of the mean of PAN: below it, ratios to PAN are of noise
 _LARGEST_CHANGE = np.float32(3.0)  # of MS by modulation: four times as bright
 
@@ -128,18 +129,31 @@ def _plan_axis(axis: AxisMap, start: int, stop: int, gain: float) -> AxisPlan:
     return AxisPlan((start, stop), up, down)
 
 
-def detail(image: NDArray[np.float64], use: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """What of an image (..., h, w) on the MS grid varies within a few pixels: it less its Gaussian mean over 2 pixels.
+def detail(image: NDArray[np.float64], use: NDArray[np.bool_], sigma: float) -> NDArray[np.float64]:
+    """What of an image (..., h, w) on the MS grid varies within a few pixels: it less its Gaussian mean.
 
-    Pixels not in `use` (..., h, w) take no part and give 0. PAN is matched to the bands by this: what brightness
-    shares over a scene (NIR dark on water, bright on plants) says little of how the detail that is missing is shared.
+    sigma: of that mean, in pixels, COARSE or FINE. Pixels not in `use` (..., h, w) take no part and give 0. PAN is
+    matched to the bands by this: what brightness shares over a scene (NIR dark on water, bright on plants) says little
+    of how the detail that is missing is shared.
     """
-    axes = (0.0,) * (image.ndim - 2) + (_DETAIL_SIGMA, _DETAIL_SIGMA)
+    axes = (0.0,) * (image.ndim - 2) + (sigma, sigma)
     weight = use.astype(np.float64)
     near = ndimage.gaussian_filter(weight, axes, mode="constant")
     mean = ndimage.gaussian_filter(np.where(use, image, 0.0), axes, mode="constant") / np.where(near > 0, near, 1.0)
     fine: NDArray[np.float64] = np.where(use, image - mean, 0.0)
     return fine
+
+
+def gain_beyond(coarse: NDArray[np.float64], fine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gain (C,) of PAN's detail for what is finer than MS, from the gains of its COARSE and FINE detail (C,).
+
+    Where one sensor is crisper than the other, their ratio changes with frequency f, as exp(c f^2) for MTFs that are
+    Gaussian. Of both kinds of detail the mean f^2 is some 0.15 and 0.4 of the MS Nyquist frequency's, of what MS lacks
+    some 1.2: the step from coarse to fine is gone on with four times as far, up to a factor of 1.4.
+    """
+    usable = coarse * fine > 0
+    step = np.where(usable, fine / np.where(usable, coarse, 1), 1.0)
+    return coarse * np.clip(step**_EXTRAPOLATION, 1 / _MOST_EXTRAPOLATED, _MOST_EXTRAPOLATED)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pancrafter_cli.errors import RasterError
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap
-from pancrafter_cli.geometry.inputs import detail
+from pancrafter_cli.geometry.inputs import COARSE, FINE, detail, gain_beyond
 from pancrafter_cli.geometry.resample import apply_weights
 from pancrafter_cli.raster.inputs import Block
 from pancrafter_cli.raster.windows import Window, all_windows, spread_windows
@@ -56,8 +56,9 @@ class SceneStatistics:
     """What networks and classical methods need to know of the whole scene; all in DN.
 
     `scale` is the 99th percentile of |MS|; `gain` and `offset` (C,) match PAN to the bands, mpan_b = gain_b * pan +
-    offset_b: the detail of MS regressed on that of PAN degraded to the MS grid, and equal means; `ms_mean` is (C,);
-    `ms_min` is the smallest MS value seen; `valid_fraction` is the share of output pixels that are valid in some band.
+    offset_b: the detail of MS regressed on that of PAN degraded to the MS grid, see `gain_beyond`, and equal means;
+    `ms_mean` is (C,); `ms_min` is the smallest MS value seen; `valid_fraction` is the share of output pixels that are
+    valid in some band.
     """
 
     scale: float
@@ -76,8 +77,9 @@ class _Sums:
         self.keep_every = keep_every
         self.magnitudes: list[NDArray[np.float32]] = []
         self.ms_count, self.ms_sum = np.zeros(bands), np.zeros(bands)
-        # Of the pairs: count, sums of PAN and MS less their references, and of the products of their detail.
-        self.n, self.p, self.m, self.pp, self.pm = (np.zeros(bands) for _ in range(5))
+        # Of the pairs: count, sums of PAN and MS less their references, and of the products of coarse and fine detail.
+        self.n, self.p, self.m = (np.zeros(bands) for _ in range(3))
+        self.pp, self.pm = np.zeros((2, bands)), np.zeros((2, bands))
         self.reference: tuple[float, FloatArray] | None = None
         self.ms_min = np.inf
         self.pixels, self.valid_pixels, self.useful = 0, 0, 0
@@ -97,15 +99,12 @@ class _Sums:
             self.reference = float(pan[0][use.any(axis=0)].mean()), self.ms_sum / np.maximum(self.ms_count, 1)
         p = (pan - self.reference[0]) * use
         m = (ms - self.reference[1][:, None, None]) * use
-        fine_p, fine_m = detail(p, use), detail(m, use)
-        for total, values in (
-            (self.n, use),
-            (self.p, p),
-            (self.m, m),
-            (self.pp, fine_p * fine_p),
-            (self.pm, fine_p * fine_m),
-        ):
+        for total, values in ((self.n, use), (self.p, p), (self.m, m)):
             total += values.sum(axis=(1, 2))
+        for kind, sigma in enumerate((COARSE, FINE)):
+            of_p, of_m = detail(p, use, sigma), detail(m, use, sigma)
+            self.pp[kind] += (of_p * of_p).sum(axis=(1, 2))
+            self.pm[kind] += (of_p * of_m).sum(axis=(1, 2))
 
     def matching(self) -> tuple[FloatArray, FloatArray, float]:
         """(gain, offset, mean of PAN); a PAN that is constant gets gain 0 and the band's mean."""
@@ -116,8 +115,8 @@ class _Sums:
         p, m = self.p / n, self.m / n
         variance = self.pp / n
         pan_mean = self.reference[0] + p
-        flat = variance <= 1e-10 * (pan_mean**2 + variance) + 1e-30
-        gain = np.where(flat, 0.0, self.pm / n / np.where(flat, 1.0, variance))
+        flat = (variance <= 1e-10 * (pan_mean**2 + variance) + 1e-30).any(axis=0)
+        gain = gain_beyond(*np.where(flat, 0.0, self.pm / n / np.where(flat, 1.0, variance)))
         offset = np.where(self.n > 0, self.reference[1] + m, ms_mean) - gain * pan_mean
         return gain, offset, float(self.reference[0] + self.p.sum() / max(self.n.sum(), 1))
 
