@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pancrafter_cli.errors import GeometryError
 from pancrafter_cli.geometry.degrade import degrade_weights, mtf_sigma
 from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap, grid_map, overlap
-from pancrafter_cli.geometry.inputs import band_groups, modulated, network_inputs, plan_inputs
+from pancrafter_cli.geometry.inputs import band_groups, gain_beyond, modulated, network_inputs, plan_inputs
 from pancrafter_cli.geometry.resample import cubic_weights
 
 ratios = st.floats(1.2, 8.0)
@@ -152,3 +152,16 @@ def test_band_groups_cover_every_band_once(bands: int, size: int) -> None:
     for g in groups:
         assert len(g.shown) == size
         assert [g.shown[c] for c in g.channels] == list(g.bands)
+
+
+@given(crispness=st.floats(0.75, 1.35), gain=st.floats(-3.0, 3.0))
+def test_the_gain_beyond_ms_follows_a_gaussian_difference_of_mtfs(crispness: float, gain: float) -> None:
+    """If MS is exp(c f^2) times as crisp as PAN, the gain is that of f^2 = 1.15, from those of 0.15 and 0.4."""
+    c = math.log(crispness)
+    coarse, fine, missing = (np.array([gain * math.exp(c * f2)]) for f2 in (0.15, 0.4, 1.15))
+    assert gain_beyond(coarse, fine)[0] == pytest.approx(missing[0], rel=1e-6)
+
+
+def test_the_gain_beyond_ms_is_bounded() -> None:
+    coarse, fine = np.array([1.0, 1.0, -2.0, 0.5, 0.0, 1.0]), np.array([2.0, 0.1, -2.0, -0.5, 1.0, 0.0])
+    np.testing.assert_allclose(gain_beyond(coarse, fine), [1.4, 1 / 1.4, -2.0, 0.5, 0.0, 1.0])

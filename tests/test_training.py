@@ -61,12 +61,15 @@ def test_modulated_detail_is_that_of_a_scene_in_light_and_shade() -> None:
     rng = np.random.default_rng(3)
     light = 1 + 0.5 * rng.random((96, 96), dtype=np.float32)
     colour = np.linspace(0.2, 1, 96, dtype=np.float32)
-    source = make_source("shaded", "wald", light * np.stack([colour, colour[::-1]]), np.stack([light, light]), 4.0)
+    source = make_source(
+        "shaded", "wald", light * np.stack([colour, colour[::-1]])[:, None], np.stack([light, light]), 4.0
+    )
     options = SampleOptions(patch=32, bands=2, noise=0.0, pan_shift=0.0, match_jitter=0.0, ms_gain=(0.3, 0.3))
     for seed in range(10):
         sample = draw_sample(source, np.random.default_rng(seed), options)
         lacking = sample.truth - sample.images.lms
-        assert np.abs(lacking - sample.images.hpm).std() < 0.25 * lacking.std()
+        assert (lacking - sample.images.hpm).std() < 0.05 * lacking.std()
+        assert (lacking - (sample.images.mpan - sample.images.lpan)).std() > 0.1 * lacking.std()
 
 
 def test_samples_depend_on_the_seed_alone() -> None:

@@ -166,7 +166,7 @@ def test_an_unreadable_patch_gives_its_place_to_another(tmp_path: Path) -> None:
     for seed in range(10):
         one, other = (p.draw(np.random.default_rng(seed), 24, sample) for p in (pool, fresh))
         assert one.names == other.names
-        assert np.array_equal(one.lms, other.lms)
+        assert np.array_equal(one.images.lms, other.images.lms)
 
 
 def test_a_file_that_vanishes_stops_the_run(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_batches_depend_on_the_step_alone(root: Path) -> None:
     whole = list(prefetch(pool, config, 0, 5))
     later = list(prefetch(pool, config, 3, 5))
     assert len(whole) == 5
-    assert all(np.array_equal(a.lms, b.lms) for a, b in zip(whole[3:], later, strict=True))
+    assert all(np.array_equal(a.images.lms, b.images.lms) for a, b in zip(whole[3:], later, strict=True))
 
 
 def test_weights_of_zero_everywhere_are_refused(root: Path) -> None:
@@ -227,7 +227,7 @@ def test_holes_are_filled_as_inference_fills_them(root: Path, monkeypatch: pytes
     assert 15 < len(seen) < 45
     assert all(0 < (~valid).sum() <= 64 * len(valid) for valid in seen)
     assert all((valid == valid[0]).all() for valid in seen)
-    assert all(np.isfinite(s.lms).all() for s in samples)
+    assert all(np.isfinite(s.images.lms).all() for s in samples)
     # A hole reaches what the network sees: MS says less of the truth there.
     errors = []
     for share in (0.0, 1.0):
@@ -235,7 +235,7 @@ def test_holes_are_filled_as_inference_fills_them(root: Path, monkeypatch: pytes
             draw_sample(source, np.random.default_rng(s), replace(options, hole_share=share, recolour=False))
             for s in range(30)
         ]
-        errors.append(np.mean([np.abs(s.lms - s.truth).mean() for s in drawn]))
+        errors.append(np.mean([np.abs(s.images.lms - s.truth).mean() for s in drawn]))
     assert errors[1] > 1.02 * errors[0]
 
 

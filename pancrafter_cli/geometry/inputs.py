@@ -149,7 +149,7 @@ def gain_beyond(coarse: NDArray[np.float64], fine: NDArray[np.float64]) -> NDArr
 
     Where one sensor is crisper than the other, their ratio changes with frequency f, as exp(c f^2) for MTFs that are
     Gaussian. Of both kinds of detail the mean f^2 is some 0.15 and 0.4 of the MS Nyquist frequency's, of what MS lacks
-    some 1.2: the step from coarse to fine is gone on with four times as far, up to a factor of 1.4.
+    some 1.15: the step from coarse to fine is gone on with four times as far, up to a factor of 1.4.
     """
     usable = coarse * fine > 0
     step = np.where(usable, fine / np.where(usable, coarse, 1), 1.0)
