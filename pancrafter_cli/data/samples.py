@@ -13,7 +13,7 @@ from pancrafter_cli.data.sources import MATCH_RATIOS, Source
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_reach, degrade_weights
 from pancrafter_cli.geometry.fill import fill_invalid
 from pancrafter_cli.geometry.grid import AxisMap
-from pancrafter_cli.geometry.inputs import NetworkInputs, modulated
+from pancrafter_cli.geometry.inputs import NetworkInputs
 from pancrafter_cli.geometry.resample import CUBIC_SUPPORT, apply_weights, cubic_weights
 
 Float32 = NDArray[np.float32]
@@ -121,15 +121,13 @@ def draw_sample(source: Source, rng: np.random.Generator, options: SampleOptions
     if options.hole_share and rng.random() < options.hole_share:
         low = _with_hole(rng, axes, low)
     lms = _raise(axes, low)
-    lpan = _raise(axes, _degrade(axes, pan, DEFAULT_MS_GAIN))[None]
+    lpan = _raise(axes, _degrade(axes, pan, DEFAULT_MS_GAIN))
 
     a, c = _match(rng, source, bands, ratio, off, options.match_jitter)
     if not options.matched:
         a, c = np.ones((1, 1, 1), np.float32), np.zeros((1, 1, 1), np.float32)
     centre = np.s_[..., top - y0 : top - y0 + patch, left - x0 : left - x0 + patch]
-    sharp = pan[centre][None]
-    hpm = modulated(sharp, lms, lpan, source.pan_mean)
-    sample = Sample(NetworkInputs(a * sharp + c, lms, a * lpan + c, hpm), truth[centre])
+    sample = Sample(NetworkInputs(a * pan[centre] + c, lms, a * lpan + c), truth[centre])
     return _augment(rng, sample, options.recolour)
 
 
@@ -270,8 +268,6 @@ def _augment(rng: np.random.Generator, sample: Sample, recolour: bool) -> Sample
     # A PAN that is not matched to the bands has no band of its own to follow.
     matched = len(images.mpan) == bands
     pan_gain, pan_offset = (gain, offset) if matched else (np.exp(np.float32(common)), np.float32(0))
-    mpan, lms, lpan, hpm = images
-    recoloured = NetworkInputs(
-        pan_gain * mpan + pan_offset, gain * lms + offset, pan_gain * lpan + pan_offset, gain * hpm
-    )
+    mpan, lms, lpan = images
+    recoloured = NetworkInputs(pan_gain * mpan + pan_offset, gain * lms + offset, pan_gain * lpan + pan_offset)
     return Sample(recoloured, gain * truth + offset)

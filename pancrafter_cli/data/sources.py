@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pancrafter_cli.errors import TrainingError
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, DEFAULT_PAN_GAIN, degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap, GridMap, overlap
-from pancrafter_cli.geometry.inputs import COARSE, FINE, detail, gain_beyond, modulated
+from pancrafter_cli.geometry.inputs import COARSE, FINE, detail, gain_beyond
 from pancrafter_cli.geometry.registration import summarise, window_shifts
 from pancrafter_cli.geometry.resample import apply_weights, cubic_weights
 from pancrafter_cli.raster.arrays import read_array
@@ -243,11 +243,7 @@ def _wald_source(name: str, pan: Float32, ms: Float32, relation: GridMap) -> Sou
 
 
 def _resynthesised_source(name: str, pan: Float32, ms: Float32, relation: GridMap) -> Source:
-    """Truth = lms and detail by MTF-GLP fusion; PAN = its regression on the truth, and the mean with the real.
-
-    The detail is the mean of what MTF-GLP adds and what MTF-GLP-HPM would: at full resolution nothing tells which is
-    true.
-    """
+    """Truth = MTF-GLP fusion lms + g (pan - lpan); PAN = its regression on the truth, and the mean with the real."""
     rows = cubic_weights(relation.rows, 0, relation.rows.dst_size)
     cols = cubic_weights(relation.cols, 0, relation.cols.dst_size)
     lms = apply_weights(rows.matrix, cols.matrix, ms[:, rows.first : rows.stop, cols.first : cols.stop])
@@ -258,8 +254,7 @@ def _resynthesised_source(name: str, pan: Float32, ms: Float32, relation: GridMa
     lpan = apply_weights(rows.matrix, cols.matrix, low)
     centred = (lpan - lpan.mean()).astype(np.float64)
     slope = np.array([(centred * band).mean() / (centred**2).mean() for band in lms], dtype=np.float32)
-    added = slope[:, None, None] * (pan - lpan)
-    truth = lms + (added + modulated(pan[None], lms, lpan[None], float(pan.mean()))) / np.float32(2)
+    truth = lms + slope[:, None, None] * (pan - lpan)
     derived = _regress(pan, truth)
     return make_source(name, "resynthesised", truth, np.stack([derived, (derived + pan) / 2]), relation.ratio)
 

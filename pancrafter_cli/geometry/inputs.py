@@ -17,21 +17,18 @@ Float32 = NDArray[np.float32]
 
 COARSE, FINE = 2.0, 0.7  # MS pixels: sigmas of the means that leave two kinds of detail behind
 _EXTRAPOLATION, _MOST_EXTRAPOLATED = 4.0, 1.4
-_DARK = np.float32(0.05)  # of the mean of PAN: below it, ratios to PAN are of noise
-_LARGEST_CHANGE = np.float32(3.0)  # of MS by modulation: four times as bright
 
 
 class NetworkInputs(NamedTuple):
     """What a network sees of a window: images on the PAN grid, all in one unit.
 
     mpan: PAN matched to every band (C, H, W), or PAN itself (1, H, W); lms: MS interpolated (C, H, W); lpan: `mpan`
-    blurred to MS resolution; hpm: the detail of PAN in proportion to MS (C, H, W), see `modulated`.
+    blurred to MS resolution.
     """
 
     mpan: Float32
     lms: Float32
     lpan: Float32
-    hpm: Float32
 
     def over(self, scale: np.float32) -> NetworkInputs:
         """The images divided by the scene's scale."""
@@ -85,35 +82,17 @@ def plan_inputs(
     return InputPlan(_plan_axis(relation.rows, *rows, gain), _plan_axis(relation.cols, *cols, gain))
 
 
-def network_inputs(
-    plan: InputPlan, pan: Float32, ms: Float32, gain: Float32, offset: Float32, pan_mean: float
-) -> NetworkInputs:
+def network_inputs(plan: InputPlan, pan: Float32, ms: Float32, gain: Float32, offset: Float32) -> NetworkInputs:
     """The network's inputs of the planned window.
 
     pan: (1, h, w) of `plan.*.pan`; ms: (C, h, w) of `plan.*.ms`, both without holes, in DN or DN / scale;
-    gain, offset: (C,), the matching of PAN to each band, and pan_mean, that of the scene, in the same unit.
+    gain, offset: (C,), the matching of PAN to each band in the same unit.
     """
     r, c = plan.rows, plan.cols
     lms = apply_weights(r.up.matrix, c.up.matrix, ms)
     lpan = lowpass(plan, pan)
     a, b = gain[:, None, None], offset[:, None, None]
-    sharp = pan[:, r.crop, c.crop]
-    return NetworkInputs(a * sharp + b, lms, a * lpan + b, modulated(sharp, lms, lpan, pan_mean))
-
-
-def modulated(pan: Float32, lms: Float32, lpan: Float32, pan_mean: float) -> Float32:
-    """The detail that high-pass modulation would add: lms (pan - lpan) / lpan, (C, H, W); 0 where MS is negative.
-
-    pan, lpan: (1, H, W), PAN as it is and blurred to MS resolution. Light and shade change all bands by one factor,
-    which `mpan`, an affine function of PAN, cannot say (MTF-GLP-HPM without matching, Vivone et al. 2014). Where PAN is
-    darker than 5 % of its mean it counts as that, and MS becomes four times as bright at most. A PAN whose mean is not
-    positive holds no such ratios: 0 everywhere.
-    """
-    if pan_mean <= 0:
-        return np.zeros_like(lms)
-    change = (pan - lpan) / np.maximum(lpan, _DARK * np.float32(pan_mean))
-    hpm: Float32 = np.maximum(lms, 0) * np.clip(change, -1, _LARGEST_CHANGE)
-    return hpm
+    return NetworkInputs(a * pan[:, r.crop, c.crop] + b, lms, a * lpan + b)
 
 
 def lowpass(plan: InputPlan, pan: Float32) -> Float32:

@@ -21,7 +21,6 @@ class PanCrafterConfig:
     pan: "matched" takes PAN matched to every band (bands channels); "raw" takes PAN itself (1 channel),
     replicated only where an output or a query needs one channel per band.
     lowpass_inputs: whether the first convolution also sees lpan and pan - lpan (the paper's does not).
-    modulated_input: whether the first convolution also sees hpm, PAN's detail in proportion to MS (not in the paper).
     head: what comes before the last convolution. "norm": LayerNorm and SiLU. "plain": nothing, as in the paper's
     figure; features then reach the output linearly, and detail scales with contrast without being learned.
     attention: False leaves CM3A out of the AttnBlocks, for ablation; their feed-forward layers stay.
@@ -36,7 +35,6 @@ class PanCrafterConfig:
     heads: int = 8
     pan: Literal["matched", "raw"] = "matched"
     lowpass_inputs: bool = True
-    modulated_input: bool = False
     head: Literal["norm", "plain"] = "norm"
     attention: bool = True
 
@@ -54,9 +52,7 @@ class PanCrafterConfig:
     @property
     def images(self) -> dict[str, int]:
         """The images that the network looks at, by the names of NetworkInputs, and their channels."""
-        pan = self.pan_channels
-        seen = {"mpan": pan, "lms": self.bands, "lpan": pan}
-        return seen | {"hpm": self.bands} if self.modulated_input else seen
+        return {"mpan": self.pan_channels, "lms": self.bands, "lpan": self.pan_channels}
 
 
 def receptive_radius(config: PanCrafterConfig) -> int:

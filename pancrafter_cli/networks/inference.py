@@ -31,11 +31,11 @@ def prepared(network: PanCrafter, dtype: torch.dtype = torch.float32) -> Inferen
 
 
 class InferenceNetwork(nn.Module):
-    """`forward(mpan, lms, lpan, hpm)` is that of the PanCrafter it was made from, in MS mode and without gradients."""
+    """`forward(mpan, lms, lpan)` is that of the PanCrafter it was made from, in MS mode and without gradients."""
 
     def __init__(self, network: PanCrafter, dtype: torch.dtype) -> None:
         super().__init__()
-        self.dtype, self.modulated_input = dtype, network.config.modulated_input
+        self.dtype = dtype
         scratch = Scratch()  # blocks take turns
         self.embed = _Embedding(network)
         self.encoder1 = _blocks(network.encoder1, dtype)
@@ -57,13 +57,12 @@ class InferenceNetwork(nn.Module):
         self.head = Conv3.of(network.head, _FEATURES)
 
     @torch.inference_mode()
-    def forward(self, mpan: Tensor, lms: Tensor, lpan: Tensor, hpm: Tensor | None = None) -> Tensor:
-        """Sharpen: mpan, lpan (1, pan_channels, H, W), lms, hpm (1, bands, H, W), float32; returns (1, bands, H, W)."""
+    def forward(self, mpan: Tensor, lms: Tensor, lpan: Tensor) -> Tensor:
+        """Sharpen: mpan, lpan (1, pan_channels, H, W), lms (1, bands, H, W), float32; returns (1, bands, H, W)."""
         height, width = lms.shape[-2:]
-        beside = () if hpm is None or not self.modulated_input else (pad_to_stride(hpm),)
         pan, lms, lpan = (pad_to_stride(t) for t in (mpan, lms, lpan))
         half, quarter = ([_means(t, n, self.dtype) for t in ([lms], [lpan, pan])] for n in (2, 4))
-        x = skip1 = _chain(self.encoder1, self.embed(pan, lms, lpan, *beside))
+        x = skip1 = _chain(self.encoder1, self.embed(pan, lms, lpan))
         x = _chain(self.encoder2, self.down1(x))
         x = skip2 = self.encoder2_attn(x, *half)
         x = self.bottleneck_attn(_chain(self.bottleneck, self.down2(x)), *quarter)
@@ -95,19 +94,18 @@ class _Embedding(nn.Module):
         self.lowpass_inputs = config.lowpass_inputs
         if self.lowpass_inputs:
             n, bands = config.pan_channels, config.bands
-            sizes = [n, bands, n, n, weight.shape[1] - 3 * n - bands]
-            pan, lms, low, detail, rest = torch.split(weight, sizes, dim=1)
-            weight = torch.cat([pan + detail, lms, low + pan, rest], dim=1)
+            pan, lms, low, detail = torch.split(weight, [n, bands, n, n], dim=1)
+            weight = torch.cat([pan + detail, lms, low + pan], dim=1)
         self.conv = Conv3(weight, bias, _FEATURES)
 
-    def forward(self, pan: Tensor, lms: Tensor, lpan: Tensor, *beside: Tensor) -> Tensor:
+    def forward(self, pan: Tensor, lms: Tensor, lpan: Tensor) -> Tensor:
         """Images (1, C, H, W) to features (1, width, H, W)."""
         height = lms.shape[2]
 
         def strip(start: int, stop: int) -> Tensor:
             lo, hi = max(0, start - 1), min(height, stop + 1)
-            p, m, low, *rest = (t[:, :, lo:hi] for t in (pan, lms, lpan, *beside))
-            images = torch.cat([p - low, m, low, *rest] if self.lowpass_inputs else [p, m, *rest], dim=1)
+            p, m, low = (t[:, :, lo:hi] for t in (pan, lms, lpan))
+            images = torch.cat([p - low, m, low] if self.lowpass_inputs else [p, m], dim=1)
             images = images.contiguous(memory_format=torch.channels_last)
             rows: Rows = self.conv(Rows(images, lo, hi, height))
             return rows.crop(start, stop)

@@ -104,14 +104,14 @@ class AttnBlock(nn.Module):
 
 
 class PanCrafter(nn.Module):
-    """`forward(mpan, lms, lpan, hpm, mode)` on PAN-grid tensors in DN / scale, any H and W."""
+    """`forward(mpan, lms, lpan, mode)` on PAN-grid tensors in DN / scale, any H and W."""
 
     def __init__(self, config: PanCrafterConfig) -> None:
         super().__init__()
         self.config = config
         c, bands, pan = config.width, config.bands, config.pan_channels
         first, second, bottom = config.depths
-        inputs = bands + (3 if config.lowpass_inputs else 1) * pan + (bands if config.modulated_input else 0)
+        inputs = bands + (3 if config.lowpass_inputs else 1) * pan
 
         self.embed = nn.Conv2d(inputs, c, 3, padding=1)
         self.encoder1 = nn.ModuleList(ResBlock(c, c) for _ in range(first))
@@ -130,26 +130,24 @@ class PanCrafter(nn.Module):
         self.head = nn.Conv2d(c, bands, 3, padding=1)
         _zero(self.head)
 
-    def forward(self, mpan: Tensor, lms: Tensor, lpan: Tensor, hpm: Tensor | None = None, mode: Mode = "ms") -> Tensor:
+    def forward(self, mpan: Tensor, lms: Tensor, lpan: Tensor, mode: Mode = "ms") -> Tensor:
         """Sharpen (mode "ms") or reconstruct PAN (mode "pan").
 
-        mpan, lpan: (B, pan_channels, H, W); lms, hpm: (B, bands, H, W); all DN / scale. Returns (B, bands, H, W).
-        hpm is looked at by networks of `modulated_input` alone.
+        mpan, lpan: (B, pan_channels, H, W); lms: (B, bands, H, W); all DN / scale. Returns (B, bands, H, W).
         """
         height, width = lms.shape[-2:]
-        beside = () if hpm is None or not self.config.modulated_input else (pad_to_stride(hpm),)
         mpan, lms, lpan = (pad_to_stride(t) for t in (mpan, lms, lpan))
         base = lms if mode == "ms" else lpan.expand_as(lms)
-        out = base + self._residual(mpan, lms, lpan, beside, mode).to(base.dtype)
+        out = base + self._residual(mpan, lms, lpan, mode).to(base.dtype)
         return out[..., :height, :width]
 
-    def _residual(self, pan: Tensor, lms: Tensor, lpan: Tensor, beside: tuple[Tensor, ...], mode: Mode) -> Tensor:
+    def _residual(self, pan: Tensor, lms: Tensor, lpan: Tensor, mode: Mode) -> Tensor:
         images = [pan, lms, lpan, pan - lpan] if self.config.lowpass_inputs else [pan, lms]
         # Averages over 2x2 and 4x4 pixels: antialiased, and in phase with the pixels they cover.
         half = [F.avg_pool2d(t, 2) for t in (lms, pan, lpan)]
         quarter = [F.avg_pool2d(t, 4) for t in (lms, pan, lpan)]
 
-        x = self.embed(torch.cat([*images, *beside], dim=1))
+        x = self.embed(torch.cat(images, dim=1))
         x = skip1 = _chain(self.encoder1, x, mode)
         x = _chain(self.encoder2, self.down1(x), mode)
         x = skip2 = self.encoder2_attn(x, *half, mode)

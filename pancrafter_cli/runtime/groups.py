@@ -15,11 +15,11 @@ Float32 = NDArray[np.float32]
 
 def sharpen_groups(run: Callable[[NetworkInputs], Float32], config: PanCrafterConfig, images: NetworkInputs) -> Float32:
     """Images of any number of bands C, in DN / scale, given to `run` in groups of the network's; returns (C, H, W)."""
-    mpan, lms, lpan, hpm = images
+    mpan, lms, lpan = images
     out = np.empty_like(lms)
     for group in band_groups(len(lms), config.bands):
         shown = list(group.shown)
         pan_bands = shown if config.pan == "matched" else [0]
-        part = NetworkInputs(mpan[pan_bands], lms[shown], lpan[pan_bands], hpm[shown])
+        part = NetworkInputs(mpan[pan_bands], lms[shown], lpan[pan_bands])
         out[list(group.bands)] = run(part)[list(group.channels)]
     return out

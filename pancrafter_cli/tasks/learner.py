@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pancrafter_cli.data.batches import Batch
 from pancrafter_cli.data.config import TrainConfig
 from pancrafter_cli.errors import TrainingError
-from pancrafter_cli.networks.config import PanCrafterConfig
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.zoo import load_model
 
 LOSSES = 50  # steps whose mean loss is logged
 _TINY = 1e-8  # keeps the root differentiable where there is no error
-Tensors = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass
@@ -96,7 +94,7 @@ def take_step(learner: Learner, batch: Batch, config: TrainConfig) -> None:
 def mars_loss(network: Callable[..., Tensor], batch: Tensors, lam: float, pan_samples: int, kind: str = "l1") -> Tensor:
     """Eq. 4: the loss in MS mode plus lam times mean L1 in PAN mode.
 
-    batch: mpan, lms, lpan, hpm, truth, each (B, C, H, W). PAN mode runs on its first `pan_samples` (the paper: all).
+    batch: mpan, lms, lpan, truth, each (B, C, H, W). PAN mode runs on its first `pan_samples` (the paper: all).
     kind: "l1", the paper's mean absolute error; or "rmse", the root mean square error of each band of each sample,
     averaged: L1 settles for the median, which for uncertain detail is too little of it, and ERGAS counts squares.
     """
@@ -133,12 +131,10 @@ def is_finished(config: TrainConfig, learner: Learner) -> bool:
 
 
 def _first_network(config: TrainConfig) -> PanCrafter:
-    """A new network, or that of the model to start from, which may lack the modulated input: it then has no say yet."""
+    """A new network, or that of the model to start from."""
     if not config.start_from:
         return PanCrafter(config.network)
     model = load_model(config.start_from)
-    if config.network.modulated_input and model.spec.config == replace(config.network, modulated_input=False):
-        return _with_modulated_input(model.network, config.network)
     if model.spec.config != config.network:
         theirs, ours = vars(model.spec.config), vars(config.network)
         found = ", ".join(f"{name} = {theirs[name]}, not {ours[name]}" for name in ours if theirs[name] != ours[name])
@@ -147,15 +143,6 @@ def _first_network(config: TrainConfig) -> PanCrafter:
             "make [network] of the recipe the same, and [sample] bands with it",
         )
     return model.network.train()
-
-
-def _with_modulated_input(network: PanCrafter, config: PanCrafterConfig) -> PanCrafter:
-    """A network that gives what `network` does and sees one image more, of which it makes nothing at first."""
-    wider = PanCrafter(config)
-    weights = network.state_dict()
-    weights["embed.weight"] = F.pad(weights["embed.weight"], (0, 0, 0, 0, 0, config.bands))
-    wider.load_state_dict(weights)
-    return wider
 
 
 def _average(learner: Learner, most: float) -> None:

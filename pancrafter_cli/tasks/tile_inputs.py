@@ -50,7 +50,7 @@ def read_inputs(scene: Scene, rows: Span, cols: Span, *, matched: bool = True) -
     gain = statistics.gain if matched else np.ones(1)
     offset = statistics.offset if matched else np.zeros(1)
     # Fill and matching are in DN; the division comes last, so that float32 keeps what small DN differences hold.
-    images = network_inputs(plan, pan, ms, gain.astype(np.float32), offset.astype(np.float32), statistics.pan_mean)
+    images = network_inputs(plan, pan, ms, gain.astype(np.float32), offset.astype(np.float32))
     consistency = plan_consistency(scene.ms_map, rows, cols)
     inner = tuple(
         slice(axis.ms[0] - first, axis.ms[1] - first)
