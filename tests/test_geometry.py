@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pancrafter_cli.errors import GeometryError
 from pancrafter_cli.geometry.degrade import degrade_weights, mtf_sigma
 from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap, grid_map, overlap
-from pancrafter_cli.geometry.inputs import band_groups, gain_beyond, modulated, network_inputs, plan_inputs
+from pancrafter_cli.geometry.inputs import band_groups, gain_beyond, network_inputs, plan_inputs
 from pancrafter_cli.geometry.resample import cubic_weights
 
 ratios = st.floats(1.2, 8.0)
@@ -117,32 +117,13 @@ def test_inputs_of_a_window_equal_the_window_of_the_inputs(
         plan = plan_inputs(relation, rows, cols)
         part_pan = pan[:, slice(*plan.rows.pan), slice(*plan.cols.pan)]
         part_ms = ms[:, slice(*plan.rows.ms), slice(*plan.cols.ms)]
-        return list(network_inputs(plan, part_pan, part_ms, gain, shift, 0.5))
+        return list(network_inputs(plan, part_pan, part_ms, gain, shift))
 
     stop = min(start + length, size)
     whole = inputs((0, size), (0, size))
     window = inputs((start, stop), (0, stop))
     for one, all_of_it in zip(window, whole, strict=True):
         np.testing.assert_allclose(one, all_of_it[:, start:stop, 0:stop], atol=2e-6)
-
-
-@given(shade=st.floats(0.0, 3.9), brightness=st.floats(0.2, 1000.0), bands=st.lists(st.floats(-1.0, 5.0), min_size=1))
-def test_modulation_gives_every_band_the_light_that_pan_sees(
-    shade: float, brightness: float, bands: list[float]
-) -> None:
-    """Where PAN is `shade` times as bright as around it, so becomes every band, however bright PAN and bands are."""
-    lpan = np.full((1, 3, 3), brightness, np.float32)
-    lms = np.tile(np.array(bands, np.float32)[:, None, None], (1, 3, 3))
-    hpm = modulated(lpan * np.float32(shade), lms, lpan, brightness)
-    np.testing.assert_allclose(np.maximum(lms, 0) + hpm, np.maximum(lms, 0) * shade, rtol=1e-4, atol=1e-4)
-
-
-def test_modulation_stays_within_bounds() -> None:
-    lms = np.full((2, 1, 4), 10.0, np.float32)
-    pan, lpan = np.array([[[90.0, 2.0, -50.0, 1.0]]], np.float32), np.array([[[10.0, -3.0, 10.0, 0.0]]], np.float32)
-    # Eight times brighter counts as three; where PAN has no light, a twentieth of its mean is what is divided by.
-    np.testing.assert_allclose(modulated(pan, lms, lpan, 40.0)[0, 0], [30.0, 25.0, -10.0, 5.0], rtol=1e-6)
-    assert not modulated(pan, lms, lpan, 0.0).any()
 
 
 @given(bands=st.integers(1, 40), size=st.integers(1, 8))

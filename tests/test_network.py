@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from pancrafter_cli.networks.attention import local_attention
 from pancrafter_cli.networks.config import PanCrafterConfig, receptive_radius
 from pancrafter_cli.networks.pancrafter import PanCrafter
 
-MODULATED = PanCrafterConfig(bands=2, width=8, depths=(1, 1, 0), heads=2, modulated_input=True)
 SMALL = PanCrafterConfig(bands=3, width=8, depths=(1, 1, 1), heads=2)
 
 
@@ -102,7 +100,7 @@ def test_every_parameter_learns_in_its_mode() -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize("config", [SMALL, MODULATED, PanCrafterConfig(bands=2, width=8, depths=(2, 1, 2), heads=2)])
+@pytest.mark.parametrize("config", [SMALL, PanCrafterConfig(bands=2, width=8, depths=(2, 1, 2), heads=2)])
 def test_receptive_radius_by_perturbing_a_pixel(config: PanCrafterConfig) -> None:
     # In double precision even the farthest influence of a pixel stays above rounding.
     network = randomised(config).double()
@@ -134,15 +132,6 @@ def test_local_attention_is_softmax_over_the_exact_neighbourhood() -> None:
             weights = scores.softmax(0)
             expected = sum(w * v[0, head, j, i] for w, (j, i) in zip(weights, near, strict=True))
             torch.testing.assert_close(out[0, head, y, x], expected)
-
-
-def test_modulated_detail_is_seen_by_those_alone_that_ask_for_it() -> None:
-    for config, seen in ((MODULATED, True), (replace(MODULATED, modulated_input=False), False)):
-        network = randomised(config)
-        x = [*images(MODULATED, 12, 12)]
-        before = network(*x)
-        x[3] = x[3] + 1
-        assert torch.equal(network(*x), before) != seen
 
 
 def test_branches_use_their_own_keys() -> None:

@@ -107,9 +107,8 @@ finally:
         {},
         {"bands": 3, "pan": "raw", "lowpass_inputs": False, "head": "plain"},
         {"bands": 1, "attention": False, "depths": (1, 1, 0)},
-        {"bands": 2, "modulated_input": True},
     ],
-    ids=["matched", "raw", "no attention", "modulated"],
+    ids=["matched", "raw", "no attention"],
 )
 def test_exported_networks_compute_what_torch_does(tmp_path: Path, config: dict[str, Any]) -> None:
     weights = write_model(tmp_path, **config)

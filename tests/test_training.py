@@ -11,11 +11,11 @@ import torch
 from pancrafter_cli import sharpen
 from pancrafter_cli.data.config import read_config
 from pancrafter_cli.data.samples import SampleOptions, draw_bands, draw_sample
-from pancrafter_cli.data.sources import MATCH_RATIOS, Source, load_sources, make_source, match_bands
+from pancrafter_cli.data.sources import MATCH_RATIOS, Source, load_sources, match_bands
 from pancrafter_cli.errors import TrainingError, UsageError
 from pancrafter_cli.geometry.degrade import degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap
-from pancrafter_cli.tasks.learner import mars_loss, pan_samples, start_learner
+from pancrafter_cli.tasks.learner import mars_loss, pan_samples
 from pancrafter_cli.tasks.train import train
 from pancrafter_cli.zoo import load_model
 from tests.training_setup import CONFIG, NETWORK, write_scenes
@@ -56,22 +56,6 @@ def test_inputs_of_a_linear_scene_are_consistent() -> None:
         assert np.abs(sample.images.lms - sample.truth).mean() > 0.01
 
 
-def test_modulated_detail_is_that_of_a_scene_in_light_and_shade() -> None:
-    """Bands that are PAN times smooth colours lack just the modulated detail, whatever gain a sample gives them."""
-    rng = np.random.default_rng(3)
-    light = 1 + 0.5 * rng.random((96, 96), dtype=np.float32)
-    colour = np.linspace(0.2, 1, 96, dtype=np.float32)
-    source = make_source(
-        "shaded", "wald", light * np.stack([colour, colour[::-1]])[:, None], np.stack([light, light]), 4.0
-    )
-    options = SampleOptions(patch=32, bands=2, noise=0.0, pan_shift=0.0, match_jitter=0.0, ms_gain=(0.3, 0.3))
-    for seed in range(10):
-        sample = draw_sample(source, np.random.default_rng(seed), options)
-        lacking = sample.truth - sample.images.lms
-        assert (lacking - sample.images.hpm).std() < 0.05 * lacking.std()
-        assert (lacking - (sample.images.mpan - sample.images.lpan)).std() > 0.1 * lacking.std()
-
-
 def test_samples_depend_on_the_seed_alone() -> None:
     one, same, other = (
         draw_sample(linear_source(), np.random.default_rng(seed), SampleOptions(patch=32, bands=2))
@@ -100,12 +84,10 @@ def test_both_kinds_of_sources_come_out_of_a_scene(scene_folder: Path) -> None:
 
 
 def test_mars_loss_adds_both_modes() -> None:
-    def network(
-        mpan: torch.Tensor, lms: torch.Tensor, lpan: torch.Tensor, hpm: torch.Tensor, mode: str
-    ) -> torch.Tensor:
+    def network(mpan: torch.Tensor, lms: torch.Tensor, lpan: torch.Tensor, mode: str) -> torch.Tensor:
         return lms if mode == "ms" else lpan
 
-    batch = tuple(torch.full((4, 2, 3, 3), v) for v in (1.0, 2.0, 3.0, 0.0, 2.5))
+    batch = tuple(torch.full((4, 2, 3, 3), v) for v in (1.0, 2.0, 3.0, 2.5))
     assert float(mars_loss(network, batch, 0.5, 4)) == pytest.approx(0.5 + 0.5 * 2.0)
     assert float(mars_loss(network, batch, 0.0, 4)) == pytest.approx(0.5)
 
@@ -114,7 +96,7 @@ def test_the_root_mean_square_loss_is_taken_per_band_of_a_sample() -> None:
     lms = torch.zeros(2, 2, 4, 4)
     truth = torch.zeros(2, 2, 4, 4)
     truth[0, 1, :2] = 2.0  # one of four bands of samples: root of half of 4
-    found = mars_loss(lambda *images_and_mode: lms, (lms, lms, lms, lms, truth), 0.0, 0, "rmse")
+    found = mars_loss(lambda *images_and_mode: lms, (lms, lms, lms, truth), 0.0, 0, "rmse")
     assert float(found) == pytest.approx(2**0.5 / 4, abs=1e-3)
 
 
@@ -237,16 +219,3 @@ def test_stopping_before_the_first_step_is_refused(scene_folder: Path, tmp_path:
     with pytest.raises(UsageError, match="stop-at"):
         train(replace(CONFIG, scenes=str(scene_folder)), tmp_path / "run", stop_at=stop_at)
     assert not (tmp_path / "run").exists()
-
-
-def test_a_model_without_modulated_input_can_be_gone_on_with(scene_folder: Path, tmp_path: Path) -> None:
-    config = replace(CONFIG, scenes=str(scene_folder))
-    train(config, tmp_path / "run")
-    start = tmp_path / "run" / "model.safetensors"
-    wider = replace(config, start_from=str(start), network=replace(NETWORK, modulated_input=True))
-    network, before = start_learner(wider, torch.device("cpu")).network, load_model(str(start)).network
-    images = [torch.rand(1, n, 16, 16) for n in wider.network.images.values()]
-    with torch.inference_mode():
-        torch.testing.assert_close(network(*images), before(*images[:3]))
-    result = train(wider, tmp_path / "wider")
-    assert load_model(str(result.model)).spec.config.modulated_input
