@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,26 @@ def test_strips_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     whole = fast(*x)
     monkeypatch.setattr(bands, "_STRIP_BYTES", 1)
     torch.testing.assert_close(fast(*x), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_tiles_leave_nothing_behind_in_memory_that_is_used_again() -> None:
+    fast = prepared(randomised(MATCHED, spread=0.1))
+    small, large = images(MATCHED, 20, 28), images(MATCHED, 68, 40, seed=2)
+    first = fast(*small)
+    kept = first.clone()
+    fast(*large)
+    assert torch.equal(fast(*small), kept)
+    assert torch.equal(first, kept), "a tile that was handed out was written over"
+
+
+def test_threads_have_memory_of_their_own() -> None:
+    fast = prepared(randomised(MATCHED, spread=0.1))
+    tiles = [images(MATCHED, 40, 48, seed=seed) for seed in range(8)]
+    alone = [fast(*tile) for tile in tiles]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda tile: fast(*tile), tiles))
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 def test_leaves_network_and_inputs_alone() -> None:
