@@ -3,8 +3,8 @@
 
     python examples/check_product.py sharp.tif pan.tif ms.tif [more MS files]
 
-The product is degraded to the MS grid (MTF gain 0.30 at Nyquist, exact geometry) and compared with MS: per band, the
-mean absolute difference over the band's mean magnitude, on MS pixels whose whole support is valid.
+The product is degraded to the MS grid (exact geometry; the MTF that its tags name, or --ms-mtf) and compared with MS:
+per band, the mean absolute difference over the band's mean magnitude, on MS pixels whose whole support is valid.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("ms", type=Path, nargs="+")
     parser.add_argument("--ratio", type=float)
     parser.add_argument("--ms-origin", type=lambda text: tuple(float(v) for v in text.split(",")))
+    parser.add_argument("--ms-mtf", type=float)
     options = parser.parse_args()
     with (
         open_scene(options.pan, options.ms, SceneOptions(options.ratio, options.ms_origin)) as opened,
@@ -43,8 +44,9 @@ def main() -> None:
         same_grid = product.shape == scene.grid.shape and product.transform.almost_equals(scene.grid.transform)
         to_pan = scene.ms_map.inverse()
         (r0, r1), (c0, c1) = overlap(to_pan.rows), overlap(to_pan.cols)
-        rows = degrade_weights(to_pan.rows, r0, r1, DEFAULT_MS_GAIN)
-        cols = degrade_weights(to_pan.cols, c0, c1, DEFAULT_MS_GAIN)
+        mtf = options.ms_mtf or float(product.tags().get("PANCRAFTER_MS_MTF", DEFAULT_MS_GAIN))
+        rows = degrade_weights(to_pan.rows, r0, r1, mtf)
+        cols = degrade_weights(to_pan.cols, c0, c1, mtf)
         part = np.s_[:, rows.first : rows.stop, cols.first : cols.stop]
         low = apply_weights(rows.matrix, cols.matrix, np.where(valid, image, 0.0)[part])
         whole = apply_weights(rows.matrix, cols.matrix, valid.astype(np.float64)[part]) > 1 - 1e-9
@@ -55,7 +57,7 @@ def main() -> None:
             f"{options.product.name}: grid {'ok' if same_grid else 'WRONG'}, {product.count} of {scene.bands} bands, "
             f"{product.dtypes[0]} of {scene.dtype}, nodata {product.nodata}, "
             f"nodata pixels {'exact' if np.array_equal(stored, valid) else 'WRONG'}, {100 * valid.mean():.2f} % valid, "
-            f"against MS: " + ", ".join(f"{p:.2f} %" for p in percent)
+            f"against MS (MTF {mtf:.2f}): " + ", ".join(f"{p:.2f} %" for p in percent)
         )
 
 

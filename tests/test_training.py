@@ -48,7 +48,9 @@ def test_matching_finds_the_regression() -> None:
 
 def test_inputs_of_a_linear_scene_are_consistent() -> None:
     """Without noise, shift and jitter, mpan is the truth and lpan is lms wherever the MTFs agree."""
-    options = SampleOptions(patch=32, bands=2, noise=0.0, pan_shift=0.0, match_jitter=0.0, ms_gain=(0.3, 0.3))
+    options = SampleOptions(
+        patch=32, bands=2, noise=0.0, pan_shift=0.0, match_jitter=0.0, mtf_error=0.0, ms_gain=(0.3, 0.3)
+    )
     for seed in range(20):
         sample = draw_sample(linear_source(), np.random.default_rng(seed), options)
         np.testing.assert_allclose(sample.images.mpan, sample.truth, atol=2e-4)

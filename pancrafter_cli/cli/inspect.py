@@ -66,6 +66,7 @@ def command(
             ("valid", f"{100 * facts.valid:.1f} % of the sampled pixels, in some band"),
             ("sensor", facts.sensor or "not stated in the files"),
             ("scale", f"{facts.scale:g} DN"),
+            ("MS MTF", f"{facts.ms_mtf:.2f} at its Nyquist frequency, relative to PAN"),
             ("PAN fit", ", ".join(f"{r:.2f}" for r in facts.correlation) + " (correlation with each band)"),
             ("shift", facts.shift.text),
             ("model", f"{facts.model}, {facts.passes} pass(es) per tile"),

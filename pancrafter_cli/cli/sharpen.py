@@ -84,6 +84,9 @@ def command(
     sensor: str | None = typer.Option(
         None, help="Sensor whose MTF classical methods assume; default: from the metadata, else generic."
     ),
+    ms_mtf: float | None = typer.Option(
+        None, help="MTF of MS, relative to PAN, at its Nyquist frequency; default: measured on the scene."
+    ),
     registration: str = typer.Option(
         "auto", help="auto: measure how far MS lies off PAN and correct it; off; or DX,DY in MS pixels."
     ),
@@ -129,6 +132,7 @@ def command(
         halo=_halo(halo),
         consistency=0 if no_consistency else consistency,
         sensor=sensor,
+        ms_mtf=ms_mtf,
         registration=parse_registration(registration),
         ratio=ratio,
         ms_origin=parse_point(ms_origin, "--ms-origin"),
@@ -164,6 +168,7 @@ def _print(result: SharpenResult) -> None:
     )
     print(f"product: {result.layout}")
     print(f"registration: {result.registration.text}")
+    print(f"MS MTF: {result.ms_mtf:.2f} at its Nyquist frequency, relative to PAN")
     if result.drifting > _WORTH_SAYING:
         print(f"drifting: {result.drifting:.1%} of it differ from MS by more than 5 %")
     if result.disagreeing > _WORTH_SAYING:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pancrafter_cli.data.sources import MATCH_RATIOS, Source
-from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_reach, degrade_weights
+from pancrafter_cli.geometry.degrade import degrade_reach, degrade_weights
 from pancrafter_cli.geometry.fill import fill_invalid
 from pancrafter_cli.geometry.grid import AxisMap
 from pancrafter_cli.geometry.inputs import NetworkInputs
@@ -28,9 +28,10 @@ _LIKENESS_POWER = 1.7
 class SampleOptions:
     """What a sample is and how far it may stray from its source.
 
-    ratios: (low, high) of the degradation where it is random; a sample's MS gain at Nyquist is drawn from
-    `ms_gain`, noise up to `noise` of the scale; `pan_shift` is the standard deviation, in MS pixels, of what
-    a registration may have left between PAN and MS; `crisp_share` of the samples show the source's crisp PAN
+    ratios: (low, high) of the degradation where it is random; a sample's MS gain at Nyquist is drawn from `ms_gain`,
+    and known up to an error of standard deviation `mtf_error`; noise goes up to `noise` of the scale; `pan_shift` is
+    the standard deviation, in MS pixels, of what a registration may have left between PAN and MS; `crisp_share` of the
+    samples show the source's crisp PAN
     as it is. In `moved_share` of the samples PAN lies up to `move` MS pixels off MS, as without a registration;
     in `bent_share` it also lies off by a smooth field of up to `bend` MS pixels, as parallax leaves it.
     In `hole_share` MS lacks a few pixels, which are filled as at inference. `own_ratio_share` of the samples have the
@@ -45,7 +46,8 @@ class SampleOptions:
     patch: int = 64
     bands: int = 4
     ratios: tuple[float, float] = (1.7, 6.0)
-    ms_gain: tuple[float, float] = (0.20, 0.42)
+    ms_gain: tuple[float, float] = (0.15, 0.50)
+    mtf_error: float = 0.02
     noise: float = 0.004
     pan_shift: float = 0.03
     crisp_share: float = 0.5
@@ -67,8 +69,8 @@ class SampleOptions:
             raise ValueError("ratios must be (low, high) between 1 and 16")
         if not 0.0 < self.ms_gain[0] <= self.ms_gain[1] < 1.0:
             raise ValueError("ms_gain must be (low, high) between 0 and 1")
-        if min(self.noise, self.pan_shift, self.match_jitter, self.move, self.bend) < 0:
-            raise ValueError("noise, pan_shift, match_jitter, move and bend must not be negative")
+        if min(self.noise, self.pan_shift, self.match_jitter, self.move, self.bend, self.mtf_error) < 0:
+            raise ValueError("noise, pan_shift, match_jitter, move, bend and mtf_error must not be negative")
         shares = {name: value for name, value in vars(self).items() if name.endswith("_share")}
         if not all(0 <= share <= 1 for share in shares.values()):
             raise ValueError(f"{', '.join(shares)} must be between 0 and 1")
@@ -121,7 +123,8 @@ def draw_sample(source: Source, rng: np.random.Generator, options: SampleOptions
     if options.hole_share and rng.random() < options.hole_share:
         low = _with_hole(rng, axes, low)
     lms = _raise(axes, low)
-    lpan = _raise(axes, _degrade(axes, pan, DEFAULT_MS_GAIN))
+    known = float(np.clip(gains.mean() + rng.normal(0, options.mtf_error), *options.ms_gain))
+    lpan = _raise(axes, _degrade(axes, pan, known))
 
     a, c = _match(rng, source, bands, ratio, off, options.match_jitter)
     if not options.matched:

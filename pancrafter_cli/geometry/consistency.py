@@ -44,9 +44,14 @@ class ConsistencyPlan:
     cols: ConsistencyAxis
 
 
-def plan_consistency(relation: GridMap, rows: tuple[int, int], cols: tuple[int, int]) -> ConsistencyPlan:
-    """Plan for the PAN-grid window rows x cols, both [start, stop); `relation` maps the PAN grid to MS."""
-    return ConsistencyPlan(_plan_axis(relation.rows, *rows), _plan_axis(relation.cols, *cols))
+def plan_consistency(
+    relation: GridMap, rows: tuple[int, int], cols: tuple[int, int], gain: float = DEFAULT_MS_GAIN
+) -> ConsistencyPlan:
+    """Plan for the PAN-grid window rows x cols, both [start, stop); `relation` maps the PAN grid to MS.
+
+    gain: at the MS Nyquist frequency, of the blur that takes PAN to MS.
+    """
+    return ConsistencyPlan(_plan_axis(relation.rows, *rows, gain), _plan_axis(relation.cols, *cols, gain))
 
 
 def back_project(
@@ -94,18 +99,18 @@ def drift(low: Float32, ms: Float32, trusted: NDArray[np.bool_]) -> Float32:
     return worst
 
 
-def consistency_reach(ratio: float, steps: int) -> int:
+def consistency_reach(ratio: float, steps: int, gain: float = DEFAULT_MS_GAIN) -> int:
     """How far away, in PAN pixels, a pixel can change another one through `steps` back-projections."""
-    return math.ceil(steps * ((CUBIC_SUPPORT + 1) * ratio + degrade_reach(ratio, DEFAULT_MS_GAIN)))
+    return math.ceil(steps * ((CUBIC_SUPPORT + 1) * ratio + degrade_reach(ratio, gain)))
 
 
-def _plan_axis(axis: AxisMap, start: int, stop: int) -> ConsistencyAxis:
+def _plan_axis(axis: AxisMap, start: int, stop: int, gain: float) -> ConsistencyAxis:
     window = axis.crop_dst(start, stop)
     first, last = overlap(window.inverse())
     inner = AxisMap(window.scale, window.offset - first, stop - start, last - first)
     if last == first:
         return ConsistencyAxis((0, 0), np.zeros((0, stop - start)), np.zeros((stop - start, 0)))
-    down = degrade_weights(inner.inverse(), 0, last - first, DEFAULT_MS_GAIN)
+    down = degrade_weights(inner.inverse(), 0, last - first, gain)
     up = cubic_weights(inner, 0, stop - start)
     return ConsistencyAxis(
         (first, last), _full(down.matrix, down.first, stop - start), _full(up.matrix, up.first, last - first)

@@ -27,6 +27,9 @@ _SAME_PLACE_PIXELS = 0.01
 Nodata = float | Literal["auto"]
 
 
+_LEAST_MTF, _MOST_MTF = 0.05, 0.9
+
+
 @dataclass(frozen=True)
 class SceneOptions:
     """What the user says about the files where they do not, or not rightly.
@@ -35,7 +38,8 @@ class SceneOptions:
     in PAN pixels from the upper-left corner of PAN; both are for files without georeferencing. `nodata` (DN) takes
     the place of what either file declares; "auto" adds undeclared collars to it (see `collar.Collar`). `band_names`
     names the bands that their files do not. `dem` is a raster of heights (metres above the ellipsoid) for files with
-    RPCs, which then place them whatever else does.
+    RPCs, which then place them whatever else does. `ms_mtf` is the gain at the MS Nyquist frequency of the blur that
+    takes PAN to MS; None: measured on the scene.
     """
 
     ratio: float | None = None
@@ -43,6 +47,14 @@ class SceneOptions:
     nodata: Nodata | None = None
     band_names: tuple[str, ...] = ()
     dem: Path | None = None
+    ms_mtf: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.ms_mtf is not None and not _LEAST_MTF <= self.ms_mtf <= _MOST_MTF:
+            raise UsageError(
+                f"--ms-mtf {self.ms_mtf:g}: expected a gain of {_LEAST_MTF:g} to {_MOST_MTF:g}",
+                "it is what the MTF of MS leaves at its Nyquist frequency, some 0.3; leave it out to have it measured",
+            )
 
 
 def parse_nodata(text: str | None) -> Nodata | None:

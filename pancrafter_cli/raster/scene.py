@@ -44,6 +44,7 @@ class Scene:
         self._sources = (pan, *ms.sources) if dem is None else (pan, *ms.sources, dem.file)
         self._lock = threading.RLock()
         self._placement: Placement = place(pan, ms, options, dem)
+        self._ms_mtf = options.ms_mtf
         top, left, height, width = overlap_window(pan, ms, self._placement)
         self._pan_origin = top, left
         self.grid: Grid = self._placement.pan_grid.window(top, left, height, width)
@@ -96,7 +97,7 @@ class Scene:
 
         Raises RasterError when no pixel is valid in both PAN and MS.
         """
-        return measure(self)
+        return measure(self, self._ms_mtf)
 
     def with_shift(self, dx: float, dy: float) -> Scene:
         """The same scene with MS content taken to lie (dx, dy) MS pixels further right and down than the files say.

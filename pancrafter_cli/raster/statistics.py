@@ -2,53 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pancrafter_cli.errors import RasterError
-from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights
-from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap
 from pancrafter_cli.geometry.inputs import COARSE, FINE, detail, gain_beyond
-from pancrafter_cli.geometry.resample import apply_weights
-from pancrafter_cli.raster.inputs import Block
-from pancrafter_cli.raster.windows import Window, all_windows, spread_windows
+from pancrafter_cli.raster.measurable import MOST_WINDOWS, WINDOW, Measurable, measuring_windows, pan_on_ms
+from pancrafter_cli.raster.mtf import measure_mtf
+from pancrafter_cli.raster.windows import Window
 
 FloatArray = NDArray[np.float64]
 
-WINDOW = 64  # MS pixels
-MOST_WINDOWS = 100
-_LARGEST_PAN_WINDOW = 2048
 _MOST_SAMPLES = 4_000_000  # for the percentile
 _PERCENTILE = 99.0
-
-
-class Measurable(Protocol):
-    """What of a scene the statistics are taken from."""
-
-    grid: Grid
-    ms_map: GridMap
-    ratio: float
-    bands: int
-
-    def read_pan(self, row: int, col: int, height: int, width: int) -> Block:
-        """PAN of an output window and its validity."""
-
-    def read_ms(self, row: int, col: int, height: int, width: int) -> Block:
-        """MS of a window of the MS grid and its validity."""
-
-    def valid(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_]:
-        """Which pixels of an output window are valid, per band."""
-
-    def ms_window_under(self, row: int, col: int, height: int, width: int) -> Window:
-        """The MS window under an output window."""
-
-    def window_over(self, row: int, col: int, height: int, width: int) -> Window:
-        """The output window over an MS window."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +27,7 @@ class SceneStatistics:
     `scale` is the 99th percentile of |MS|; `gain` and `offset` (C,) match PAN to the bands, mpan_b = gain_b * pan +
     offset_b: the detail of MS regressed on that of PAN degraded to the MS grid, see `gain_beyond`, and equal means;
     `ms_mean` is (C,); `ms_min` is the smallest MS value seen; `valid_fraction` is the share of output pixels that are
-    valid in some band.
+    valid in some band. `ms_mtf`: what the blur that takes PAN to MS leaves at the MS Nyquist frequency.
     """
 
     scale: float
@@ -68,6 +37,7 @@ class SceneStatistics:
     pan_mean: float
     ms_min: float
     valid_fraction: float
+    ms_mtf: float
 
 
 class _Sums:
@@ -121,18 +91,21 @@ class _Sums:
         return gain, offset, float(self.reference[0] + self.p.sum() / max(self.n.sum(), 1))
 
 
-def measure(scene: Measurable) -> SceneStatistics:
+def measure(scene: Measurable, ms_mtf: float | None = None) -> SceneStatistics:
     """Statistics of a scene from at most 100 windows of 64 MS pixels, spread evenly over the overlap.
+
+    ms_mtf: where it is known; else it is measured.
 
     Should all of those be invalid, the whole scene is searched for ones that are not. Raises RasterError
     when there is no pixel that is valid in both PAN and MS.
     """
     sums = _Sums(scene.bands, max(1, MOST_WINDOWS * WINDOW * WINDOW * scene.bands // _MOST_SAMPLES))
-    spread, others = _windows(scene)
+    spread, others = measuring_windows(scene)
+    gain = measure_mtf(scene, spread) if ms_mtf is None else ms_mtf
     for window in spread:
-        _add_window(scene, window, sums)
+        _add_window(scene, window, sums, gain)
     if not sums.useful:
-        for _ in islice((w for w in others if _add_window(scene, w, sums)), MOST_WINDOWS):
+        for _ in islice((w for w in others if _add_window(scene, w, sums, gain)), MOST_WINDOWS):
             pass
     if not sums.useful:
         raise RasterError(
@@ -141,26 +114,13 @@ def measure(scene: Measurable) -> SceneStatistics:
         )
     magnitudes = np.concatenate(sums.magnitudes)
     scale = float(np.percentile(magnitudes, _PERCENTILE)) or float(magnitudes.max()) or 1.0
-    gain, offset, pan_mean = sums.matching()
+    slope, offset, pan_mean = sums.matching()
     ms_mean = sums.ms_sum / np.maximum(sums.ms_count, 1)
-    return SceneStatistics(scale, gain, offset, ms_mean, pan_mean, sums.ms_min, sums.valid_pixels / sums.pixels)
+    share = sums.valid_pixels / sums.pixels
+    return SceneStatistics(scale, slope, offset, ms_mean, pan_mean, sums.ms_min, share, gain)
 
 
-def _windows(scene: Measurable) -> tuple[list[Window], Iterator[Window]]:
-    """Windows of the MS raster to look at, and all there are; both only where the output grid lies."""
-    top, left, height, width = scene.ms_window_under(0, 0, *scene.grid.shape)
-    size = max(4, min(WINDOW, int(_LARGEST_PAN_WINDOW / scene.ratio)))
-
-    def shifted(windows: list[Window] | Iterator[Window]) -> Iterator[Window]:
-        return ((row + top, col + left, h, w) for row, col, h, w in windows)
-
-    return (
-        list(shifted(spread_windows(height, width, size, MOST_WINDOWS))),
-        shifted(all_windows(height, width, size)),
-    )
-
-
-def _add_window(scene: Measurable, window: Window, sums: _Sums) -> bool:
+def _add_window(scene: Measurable, window: Window, sums: _Sums, gain: float) -> bool:
     """Add a window of MS pixels and the PAN under it; tells whether any output pixel in it is valid."""
     over = scene.window_over(*window)
     area = over[2] * over[3]
@@ -175,28 +135,6 @@ def _add_window(scene: Measurable, window: Window, sums: _Sums) -> bool:
     sums.useful += 1
     ms = stored.astype(np.float64)
     sums.add_ms(ms, ms_valid)
-    pan, supported = _pan_on_ms(scene, window)
+    pan, supported = pan_on_ms(scene, window, gain)
     sums.add_pairs(pan, ms, ms_valid & supported)
     return True
-
-
-def _pan_on_ms(scene: Measurable, window: Window) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """PAN degraded to a window of MS pixels (1, h, w), and which of those draw on valid PAN pixels only."""
-    row, col, height, width = window
-    inverse = scene.ms_map.inverse()
-    rows = degrade_weights(inverse.rows, row, row + height, DEFAULT_MS_GAIN)
-    cols = degrade_weights(inverse.cols, col, col + width, DEFAULT_MS_GAIN)
-    pan, valid = scene.read_pan(rows.first, cols.first, rows.matrix.shape[1], cols.matrix.shape[1])
-    low: FloatArray = apply_weights(rows.matrix, cols.matrix, pan.astype(np.float64)).astype(np.float64)
-    on_pan = _centres_inside(inverse.rows, row, height)[:, None] & _centres_inside(inverse.cols, col, width)
-    if valid.all():
-        return low, on_pan[None]
-    touched = [(axis.matrix != 0).astype(np.float64) for axis in (rows, cols)]
-    gaps = apply_weights(touched[0], touched[1], (~valid).astype(np.float64))
-    return low, (gaps < 0.5) & on_pan
-
-
-def _centres_inside(axis: AxisMap, start: int, size: int) -> NDArray[np.bool_]:
-    """Whether the centres of target pixels start..start+size-1 lie inside the source (size,)."""
-    centres = axis.scale * (np.arange(start, start + size) + 0.5) + axis.offset
-    return (centres > 0) & (centres < axis.src_size)

@@ -21,7 +21,7 @@ from pancrafter_cli.geometry.confidence import (
     saturation_level,
 )
 from pancrafter_cli.geometry.consistency import DRIFT_TOLERANCE, degraded, plan_consistency
-from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_reach
+from pancrafter_cli.geometry.degrade import degrade_reach
 from pancrafter_cli.geometry.grid import AxisMap, overlap
 from pancrafter_cli.geometry.resample import CUBIC_SUPPORT
 from pancrafter_cli.geometry.sensors import sensor_from_metadata, sensor_mtf
@@ -59,7 +59,7 @@ class Judge:
     def __init__(self, scene: Scene, registration: Registration, *, layer: bool) -> None:
         self._scene, self._layer = scene, layer
         self._spread = min(registration.spread, _LARGEST_SPREAD) if math.isfinite(registration.spread) else 0.0
-        down = degrade_reach(scene.ratio, DEFAULT_MS_GAIN)
+        down = degrade_reach(scene.ratio, scene.statistics.ms_mtf)
         # MS is brought up, what differs down, looked at in 3 x 3 pixels, and brought up; without the layer, down only.
         up = (2 * (CUBIC_SUPPORT + 0.5) + 1) * scene.ratio if layer else scene.ratio
         self.reach = math.ceil(down + up)
@@ -142,7 +142,7 @@ def _measure(scene: Scene) -> tuple[Relation, Tops]:
     pairs: list[Float32] = []
     inner = np.s_[..., _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
     for rows, cols in _sample_windows(scene):
-        plan = plan_consistency(scene.ms_map, rows, cols)
+        plan = plan_consistency(scene.ms_map, rows, cols, scene.statistics.ms_mtf)
         pan, pan_valid = read_filled_pan(scene, rows, cols)
         ms, ms_valid = read_filled_ms(scene, plan.rows.ms, plan.cols.ms)
         use = ms_valid.all(axis=0)

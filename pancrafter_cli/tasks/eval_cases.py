@@ -175,6 +175,7 @@ def fused(
             consistency=contestant.consistency,
             device=options.device,
             sensor=case.mtf.name,
+            ms_mtf=scene.ms_mtf,
             registration=registration,
             ratio=scene.ratio,
             ms_origin=scene.ms_origin,
@@ -212,7 +213,12 @@ def _metadata(path: Path) -> tuple[str, ...]:
 
 
 def _scene_options(case: Case, options: EvalOptions) -> SceneOptions:
-    return SceneOptions() if case.pair is not None else options.scene
+    return options.scene if case.pair is None else SceneOptions(ms_mtf=_mean_gain(case.mtf))
+
+
+def _mean_gain(mtf: SensorMtf) -> float:
+    """With what gain at Nyquist the bands of a made pair were degraded: all methods are told, as the classical are."""
+    return sum(mtf.ms) / len(mtf.ms)
 
 
 def _times(read: Read, factor: float) -> Read:

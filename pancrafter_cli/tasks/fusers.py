@@ -113,7 +113,7 @@ class NetworkFuser:
             precision_reason=runner.reason,
             consistency=consistency,
         )
-        self.reach = runner.radius + consistency_reach(scene.ratio, consistency)
+        self.reach = runner.radius + consistency_reach(scene.ratio, consistency, scene.statistics.ms_mtf)
 
     def read(self, rows: Span, cols: Span) -> Callable[[], Float32]:
         """Read a window of the output grid; the call that is returned makes it sharp: (C, h, w) in DN."""
@@ -137,7 +137,7 @@ class FittedFuser:
         self._fuser: ClassicalFuser = fit_classical(scene, method, mtf.ms, mtf.pan)
         self.facts = FuserFacts(method, consistency=consistency)
         # Windows are read with all that their pixels depend on.
-        self.reach = consistency_reach(scene.ratio, consistency)
+        self.reach = consistency_reach(scene.ratio, consistency, scene.statistics.ms_mtf)
 
     def read(self, rows: Span, cols: Span) -> Callable[[], Float32]:
         """Fuse a window of the output grid; the call that is returned only hands it over: (C, h, w) in DN."""

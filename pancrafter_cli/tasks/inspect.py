@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights
+from pancrafter_cli.geometry.degrade import degrade_weights
 from pancrafter_cli.geometry.grid import GridMap, overlap
 from pancrafter_cli.geometry.inputs import band_groups
 from pancrafter_cli.geometry.matching import WindowShift
@@ -36,8 +36,9 @@ class SceneFacts:
 
     pan_peak, ms_peak: the greatest DN by the metadata, None where these do not tell. shift: of MS against PAN, and what
     `sharpen` makes of it unless told otherwise. displacement: the shift window by window, None when not asked for.
-    correlation: of PAN degraded to the MS grid with each band, after that correction. passes: how often a tile goes
-    through the network to cover all bands. notices: how PAN and MS were placed.
+    ms_mtf: gain at the MS Nyquist frequency of the blur that takes PAN to MS. correlation: of PAN degraded to the MS
+    grid with each band, after that correction. passes: how often a tile goes through the network to cover all bands.
+    notices: how PAN and MS were placed.
     """
 
     layout: str
@@ -60,6 +61,7 @@ class SceneFacts:
     valid: float
     sensor: str | None
     scale: float
+    ms_mtf: float
     correlation: tuple[float, ...]
     shift: Registration
     displacement: tuple[WindowShift, ...] | None
@@ -116,6 +118,7 @@ def inspect_scene(
             valid=scene.statistics.valid_fraction,
             sensor=product.sensor or sensor_from_metadata(scene.metadata),
             scale=scene.statistics.scale,
+            ms_mtf=registered.statistics.ms_mtf,
             correlation=_correlation(registered),
             shift=shift,
             displacement=tuple(windows) if displacement else None,
@@ -152,8 +155,8 @@ def _pair(
     scene: Scene, to_pan: GridMap, rows: tuple[int, int], cols: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """PAN degraded to a window of the MS grid (h, w), MS there (C, h, w), and where both are valid (C, h, w)."""
-    r = degrade_weights(to_pan.rows, *rows, DEFAULT_MS_GAIN)
-    c = degrade_weights(to_pan.cols, *cols, DEFAULT_MS_GAIN)
+    r = degrade_weights(to_pan.rows, *rows, scene.statistics.ms_mtf)
+    c = degrade_weights(to_pan.cols, *cols, scene.statistics.ms_mtf)
     pan, pan_valid = scene.read_pan(r.first, c.first, r.stop - r.first, c.stop - c.first)
     ms, ms_valid = scene.read_ms(rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0])
     low: NDArray[np.float64] = apply_weights(r.matrix, c.matrix, pan[0].astype(np.float64))

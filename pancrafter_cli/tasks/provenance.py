@@ -29,7 +29,10 @@ _SECRET = re.compile(r"(?<=://)[^/\s'\"@]*@|\?[^\s'\"]*")  # of URLs: user and p
 
 
 # What is asked for that pixels depend on, besides the model (its hash is a tag) and the device.
-_REQUEST = ("method", "precision", "tile", "halo", "blend", "sensor", "registration", "ratio", "ms_origin", "nodata")
+_REQUEST = (
+    *("method", "precision", "tile", "halo", "blend", "sensor", "ms_mtf"),
+    *("registration", "ratio", "ms_origin", "nodata"),
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ def method_tags(facts: FuserFacts, scene: Scene, tile: int, halo: int) -> dict[s
         "PANCRAFTER_VERSION": __version__,
         "PANCRAFTER_METHOD": facts.method,
         "PANCRAFTER_CONSISTENCY": str(facts.consistency),
+        "PANCRAFTER_MS_MTF": f"{scene.statistics.ms_mtf:.3f}",
         "PANCRAFTER_SCALE": f"{scene.statistics.scale:.9g}",
         "PANCRAFTER_RATIO": f"{scene.ratio:.6g}",
         "PANCRAFTER_TILE": str(tile),
@@ -143,6 +147,7 @@ def run_facts(
         "grid, bands or nodata": repr(scene.output),
         "outputs": "confidence" if options.confidence is not None else "",
         "scale": repr(scene.statistics.scale),
+        "MTF of MS": repr(scene.statistics.ms_mtf),
     }
 
 

@@ -88,6 +88,7 @@ def sharpen_scene(
             nodata=scene.nodata,
             ratio=scene.ratio,
             registration=registration,
+            ms_mtf=scene.statistics.ms_mtf,
             fuser=fuser.facts,
             tile=tiling.tile,
             halo=tiling.halo,
@@ -197,7 +198,9 @@ def _runner(options: SharpenOptions) -> Runner:
 
 
 def _scene_options(options: SharpenOptions) -> SceneOptions:
-    return SceneOptions(options.ratio, options.ms_origin, options.nodata, options.band_names, options.dem)
+    return SceneOptions(
+        options.ratio, options.ms_origin, options.nodata, options.band_names, options.dem, options.ms_mtf
+    )
 
 
 def resolve_product(options: SharpenOptions) -> tuple[SharpenOptions, str]:

@@ -23,7 +23,8 @@ class SharpenOptions:
     pan may be the folder of a product, ms is then empty; else ms is one multi-band file or several of one grid.
     method: "network" or a classical one. model: a shipped name or a path, None for the default; device, precision: of
     the network; runtime: "torch" or "onnx", by default as the model's file needs. sensor: whose MTF classical methods
-    assume.
+    assume. ms_mtf: gain at the MS Nyquist frequency of the blur that takes PAN to MS, for the network and for
+    consistency; by default measured on the scene.
     tile, halo, blend: PAN pixels; tile None is chosen from the memory there is, and max_memory, in bytes, bounds what
     the run is expected to need; halo "full" is all that can change a pixel. consistency: back-projections onto MS,
     by default 5 for the network and none for classical methods. registration: "auto" measures how far MS lies off
@@ -49,6 +50,7 @@ class SharpenOptions:
     blend: int = DEFAULT_BLEND
     consistency: int | None = None
     sensor: str | None = None
+    ms_mtf: float | None = None
     registration: Choice = DEFAULT_REGISTRATION
     ratio: float | None = None
     ms_origin: tuple[float, float] | None = None
@@ -67,10 +69,11 @@ class SharpenOptions:
 class SharpenResult:
     """What was written and how: sizes in pixels, `seconds` of wall time, `valid` the share of pixels with data.
 
-    layout: what kind of product the files were taken for. drifting: share of the MS pixels from which the product,
-    degraded, differs by more than 5 %; disagreeing: share of those where PAN is not what MS predicts, as under clouds
-    that only one has seen. scores: full-resolution indices by name, empty if not asked for; notices: what else was said
-    on the way, as that an unfinished run was gone on with; warnings: what could not be done.
+    layout: what kind of product the files were taken for. ms_mtf: as asked for, or as measured. drifting: share of the
+    MS pixels from which the product, degraded, differs by more than 5 %; disagreeing: share of those where PAN is not
+    what MS predicts, as under clouds that only one has seen. scores: full-resolution indices by name, empty if not
+    asked for; notices: what else was said on the way, as that an unfinished run was gone on with; warnings: what could
+    not be done.
     """
 
     output: Path
@@ -82,6 +85,7 @@ class SharpenResult:
     nodata: float | None
     ratio: float
     registration: Registration
+    ms_mtf: float
     fuser: FuserFacts
     tile: int
     halo: int

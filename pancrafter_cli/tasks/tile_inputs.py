@@ -44,14 +44,14 @@ def read_inputs(scene: Scene, rows: Span, cols: Span, *, matched: bool = True) -
     `matched` False gives PAN itself, (1, H, W), in place of PAN matched to the bands.
     """
     statistics = scene.statistics
-    plan = plan_inputs(scene.ms_map, rows, cols)
+    plan = plan_inputs(scene.ms_map, rows, cols, statistics.ms_mtf)
     pan, _ = read_filled_pan(scene, plan.rows.pan, plan.cols.pan)
     ms, ms_valid = read_filled_ms(scene, plan.rows.ms, plan.cols.ms)
     gain = statistics.gain if matched else np.ones(1)
     offset = statistics.offset if matched else np.zeros(1)
     # Fill and matching are in DN; the division comes last, so that float32 keeps what small DN differences hold.
     images = network_inputs(plan, pan, ms, gain.astype(np.float32), offset.astype(np.float32))
-    consistency = plan_consistency(scene.ms_map, rows, cols)
+    consistency = plan_consistency(scene.ms_map, rows, cols, statistics.ms_mtf)
     inner = tuple(
         slice(axis.ms[0] - first, axis.ms[1] - first)
         for axis, first in ((consistency.rows, plan.rows.ms[0]), (consistency.cols, plan.cols.ms[0]))
@@ -62,7 +62,7 @@ def read_inputs(scene: Scene, rows: Span, cols: Span, *, matched: bool = True) -
 
 def read_observed(scene: Scene, rows: Span, cols: Span) -> Observed:
     """The MS pixels centred in a window [start, stop) of the output grid."""
-    plan = plan_consistency(scene.ms_map, rows, cols)
+    plan = plan_consistency(scene.ms_map, rows, cols, scene.statistics.ms_mtf)
     ms, valid = read_filled_ms(scene, plan.rows.ms, plan.cols.ms)
     return _observed(scene, ms, valid, plan)
 

@@ -19,7 +19,7 @@ from pancrafter_cli.geometry.sensors import mtf_of, sensor_from_metadata
 from pancrafter_cli.metrics.hypercomplex import q2n
 from pancrafter_cli.metrics.reduced import ergas, sam
 from pancrafter_cli.metrics.windows import looks_scaled
-from pancrafter_cli.raster.scene import open_scene
+from pancrafter_cli.raster.scene import SceneOptions, open_scene
 from pancrafter_cli.runtime.torch_runner import TorchRunner
 from pancrafter_cli.tasks.eval_cases import REFLECTANCE_FACTOR
 from pancrafter_cli.tasks.tile_inputs import read_inputs
@@ -116,7 +116,7 @@ def _prepare(folder: Path, matched: bool) -> Exam:
     # By way of files, the network is shown exactly what it is shown when a scene is sharpened.
     with TemporaryDirectory() as work:
         pan, ms, _ = write_pair(pair, Path(work))
-        with open_scene(pan, [ms]) as reduced:
+        with open_scene(pan, [ms], SceneOptions(ms_mtf=sum(gains) / len(gains))) as reduced:
             images = read_inputs(reduced, (0, height), (0, width), matched=matched).images
             own_scale = reduced.statistics.scale
     factor = REFLECTANCE_FACTOR if looks_scaled(pair.truth) else 1.0
