@@ -22,7 +22,7 @@ from pancrafter_cli.geometry.tiling import Tiling
 from pancrafter_cli.networks.config import PanCrafterConfig, receptive_radius
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.raster.scene import open_scene
-from pancrafter_cli.tasks.fusers import make_fuser, network_runner
+from pancrafter_cli.tasks.fusers import DEFAULT_CONSISTENCY, make_fuser, network_runner
 from pancrafter_cli.tasks.tiles import sharpened_tiles
 from pancrafter_cli.zoo import ModelSpec, file_sha256, list_models, load_model, save_model
 from tests.pairs import write_pair
@@ -166,7 +166,7 @@ def test_any_number_of_bands(model: Path, tmp_path: Path) -> None:
 
 def test_tiles_equal_the_whole_image(model: Path, pair: Path) -> None:
     runner = network_runner(str(model), "cpu", runtime="onnx")
-    halo = -(-(receptive_radius(runner.spec.config) + consistency_reach(4, 5)) // 4) * 4
+    halo = -(-(receptive_radius(runner.spec.config) + consistency_reach(4, DEFAULT_CONSISTENCY)) // 4) * 4
 
     def whole(tiling: Tiling) -> NDArray[np.float32]:
         with open_scene(pair / "pan.tif", [pair / "ms.tif"]) as scene:

@@ -36,7 +36,7 @@ from pancrafter_cli.geometry.tiling import Tiling
 from pancrafter_cli.networks.config import PanCrafterConfig, receptive_radius
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.raster.scene import open_scene
-from pancrafter_cli.tasks.fusers import make_fuser, network_runner
+from pancrafter_cli.tasks.fusers import DEFAULT_CONSISTENCY, make_fuser, network_runner
 from pancrafter_cli.tasks.sharpen import sharpen_scene
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 from pancrafter_cli.tasks.tiles import sharpened_tiles
@@ -93,7 +93,7 @@ def whole(case: Case, tiling: Tiling) -> np.ndarray:
 
 @pytest.mark.parametrize("tile", [64, 128, 192])
 def test_tiles_equal_the_whole_image(case: Case, tile: int) -> None:
-    reach = receptive_radius(load_model(str(case.model)).spec.config) + consistency_reach(4, 5)
+    reach = receptive_radius(load_model(str(case.model)).spec.config) + consistency_reach(4, DEFAULT_CONSISTENCY)
     halo = -(-reach // 4) * 4
     one = whole(case, Tiling(1024, 0, 16))
     assert np.abs(one).max() < 20

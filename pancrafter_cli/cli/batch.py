@@ -45,7 +45,7 @@ def command(
     precision: PrecisionChoice = typer.Option(PrecisionChoice.AUTO, help="As of `sharpen`."),
     runtime: RuntimeChoice | None = typer.Option(None, help="As of `sharpen`."),
     tile: int | None = typer.Option(None, help="As of `sharpen`."),
-    consistency: int | None = typer.Option(None, help="Back-projections; default: 5 after a network, else 0."),
+    consistency: int | None = typer.Option(None, help="Back-projections; default: 2 after a network, else 0."),
     sensor: str | None = typer.Option(None, help="Sensor whose MTF classical methods assume."),
     registration: str = typer.Option("auto", help="auto, off or DX,DY in MS pixels."),
     nodata: str | None = typer.Option(None, help="DN without data in place of what the files declare, or auto."),

@@ -73,7 +73,7 @@ def command(
     ),
     halo: str = typer.Option("32", help="PAN pixels read around a tile, or 'full': exact, reads twice the pixels."),
     consistency: int | None = typer.Option(
-        None, help="Back-projections that pull the result onto MS; default: 5 after a network, 0 after other methods."
+        None, help="Back-projections that pull the result onto MS; default: 2 after a network, 0 after other methods."
     ),
     no_consistency: bool = typer.Option(False, "--no-consistency", help="The same as --consistency 0."),
     confidence: Path | None = typer.Option(

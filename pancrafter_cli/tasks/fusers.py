@@ -28,7 +28,7 @@ Float32 = NDArray[np.float32]
 Runtime = Literal["torch", "onnx"]
 
 NETWORK = "network"  # the method's name when a model does the work
-DEFAULT_CONSISTENCY = 5  # of networks; classical methods are run as published, without
+DEFAULT_CONSISTENCY = 2  # of networks; classical methods are run as published, without
 _PROBE = 256  # PAN pixels a side in which precisions are compared
 _RATIO_SLACK = 1.02  # a ratio of 6.01 is 6, written with rounded pixel sizes
 
@@ -159,7 +159,7 @@ def make_fuser(
     """The method by its name, ready for a scene; `runner` holds the model of the method "network".
 
     sensor: whose MTF classical methods assume; by default the one the scene's metadata name, else generic gains.
-    consistency: back-projections; by default 5 for networks and none for classical methods.
+    consistency: back-projections; by default 2 for networks and none for classical methods.
     Raises UsageError for an unknown method or sensor, GeometryError for a ratio the model was not made for.
     """
     if consistency is not None and consistency < 0:

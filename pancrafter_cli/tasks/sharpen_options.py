@@ -27,7 +27,7 @@ class SharpenOptions:
     consistency; by default measured on the scene.
     tile, halo, blend: PAN pixels; tile None is chosen from the memory there is, and max_memory, in bytes, bounds what
     the run is expected to need; halo "full" is all that can change a pixel. consistency: back-projections onto MS,
-    by default 5 for the network and none for classical methods. registration: "auto" measures how far MS lies off
+    by default 2 for the network and none for classical methods. registration: "auto" measures how far MS lies off
     PAN and corrects it, "off" does not, (x, y) are MS pixels by which MS content lies further right and down.
     ratio, ms_origin: for files without georeferencing. nodata: DN in place of what the files declare, or "auto" to find
     undeclared collars. band_names: of bands that their files do not name. dem: heights for files with RPCs.
