@@ -60,16 +60,16 @@ def test_the_product_tells_what_it_was_made_of_and_how(tmp_path: Path, pair: tup
     with rasterio.open(pair[1]) as ms:
         assert float(said["PANCRAFTER_SCALE"]) == pytest.approx(np.percentile(ms.read(), 99), rel=1e-6)
     assert (said["PANCRAFTER_PRECISION"], said["PANCRAFTER_DEVICE"]) == (result.fuser.precision, result.fuser.device)
-    assert (said["PANCRAFTER_CONSISTENCY"], said["PANCRAFTER_TILE"], said["PANCRAFTER_HALO"]) == ("5", "512", "32")
+    assert (said["PANCRAFTER_CONSISTENCY"], said["PANCRAFTER_TILE"], said["PANCRAFTER_HALO"]) == ("2", "512", "32")
     assert float(said["PANCRAFTER_DRIFTING"]) == pytest.approx(result.drifting, abs=1e-4)
     assert "PANCRAFTER_COMMAND" not in said  # nobody typed one
     assert "PANCRAFTER_HQNR" not in said
 
 
 def test_classical_methods_name_no_model(tmp_path: Path, pair: tuple[Path, Path]) -> None:
-    sharpen(*pair, tmp_path / "o.tif", method="gsa", consistency=2)
+    sharpen(*pair, tmp_path / "o.tif", method="gsa", consistency=3)
     said = tags(tmp_path / "o.tif")
-    assert (said["PANCRAFTER_METHOD"], said["PANCRAFTER_CONSISTENCY"]) == ("gsa", "2")
+    assert (said["PANCRAFTER_METHOD"], said["PANCRAFTER_CONSISTENCY"]) == ("gsa", "3")
     assert "PANCRAFTER_MODEL" not in said
 
 

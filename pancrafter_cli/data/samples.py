@@ -33,10 +33,10 @@ class SampleOptions:
     the standard deviation, in MS pixels, of what a registration may have left between PAN and MS; `crisp_share` of the
     samples show the source's crisp PAN as it is. In `moved_share` of the samples PAN lies up to `move` MS pixels off
     MS, as without a registration; in `bent_share` it also lies off by a smooth field of up to `bend` MS pixels, as
-    parallax leaves it. In `hole_share` MS lacks a few pixels, which are filled as at inference. `own_ratio_share` of the samples have the
-    source's own ratio, half of the others 2 or 4. shuffle_bands: whether bands come in random order and sometimes
-    repeated; recolour: whether every band gets a random gain and offset. `matched` False shows PAN itself, one channel,
-    in place of PAN matched to every band.
+    parallax leaves it. In `hole_share` MS lacks a few pixels, which are filled as at inference. `own_ratio_share` of
+    the samples have the source's own ratio, half of the others 2 or 4. shuffle_bands: whether bands come in random
+    order and sometimes repeated; recolour: whether every band gets a random gain and offset. `matched` False shows PAN
+    itself, one channel, in place of PAN matched to every band.
     """
 
     # Whoever builds this from a file is told of names that do not exist.
