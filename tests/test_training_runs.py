@@ -18,6 +18,7 @@ from pancrafter_cli.cli.main import app
 from pancrafter_cli.data.batches import Batch
 from pancrafter_cli.data.config import TrainConfig, fine_tuning, read_config, recipe_text
 from pancrafter_cli.errors import ModelError, OutputError, TrainingError, UsageError
+from pancrafter_cli.geometry.inputs import NetworkInputs
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.runtime.torch_runner import TorchRunner
 from pancrafter_cli.tasks.checkpoint import restore_checkpoint, written_whole
@@ -59,8 +60,8 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def random_batch(config: TrainConfig, seed: int = 0) -> Batch:
     rng = np.random.default_rng(seed)
     shape = (config.samples_per_step, config.network.bands, 16, 16)
-    arrays = [rng.random(shape, dtype=np.float32) for _ in range(4)]
-    return Batch(*arrays, names=tuple(f"s{k}" for k in range(shape[0])))
+    *images, truth = (rng.random(shape, dtype=np.float32) for _ in range(4))
+    return Batch(NetworkInputs(*images), truth, tuple(f"s{k}" for k in range(shape[0])))
 
 
 # Failures
