@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,20 @@ def test_the_mtf_of_a_scene_is_found(tmp_path: Path, gain: float, ratio: int) ->
 
 def test_nodata_and_noise_do_not_move_it(tmp_path: Path) -> None:
     assert measured(*write_scene(tmp_path, 0.4, noise=0.03, hole=True)) == pytest.approx(0.4, abs=0.04)
+
+
+def test_it_is_found_in_the_only_corner_that_is_valid(tmp_path: Path) -> None:
+    """None of the windows spread over the scene holds a valid pixel; no warning is printed of means of nothing."""
+    pan, ms = write_scene(tmp_path, 0.45)
+    for path, step in ((pan, 4), (ms, 1)):
+        with rasterio.open(path) as file:
+            image = file.read()
+        wide = np.full((len(image), 1600 * step, 1600 * step), np.nan, np.float32)
+        wide[:, 70 * step : 70 * step + image.shape[1], 70 * step : 70 * step + image.shape[2]] = image
+        write_tif(path, wide, FileFacts(transform=Affine(4 / step, 0, 0, 0, -4 / step, 0)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert measured(pan, ms) == pytest.approx(0.45, abs=0.04)
 
 
 @pytest.mark.parametrize(("gain", "bound"), [(0.07, 0.15), (0.8, 0.5)])

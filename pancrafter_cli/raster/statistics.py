@@ -52,7 +52,7 @@ class _Sums:
         self.pp, self.pm = np.zeros((2, bands)), np.zeros((2, bands))
         self.reference: tuple[float, FloatArray] | None = None
         self.ms_min = np.inf
-        self.pixels, self.valid_pixels, self.useful = 0, 0, 0
+        self.pixels, self.valid_pixels = 0, 0
 
     def add_ms(self, ms: FloatArray, valid: NDArray[np.bool_]) -> None:
         """MS samples (C, h, w)."""
@@ -101,17 +101,19 @@ def measure(scene: Measurable, ms_mtf: float | None = None) -> SceneStatistics:
     """
     sums = _Sums(scene.bands, max(1, MOST_WINDOWS * WINDOW * WINDOW * scene.bands // _MOST_SAMPLES))
     spread, others = measuring_windows(scene)
-    gain = measure_mtf(scene, spread) if ms_mtf is None else ms_mtf
-    for window in spread:
-        _add_window(scene, window, sums, gain)
-    if not sums.useful:
-        for _ in islice((w for w in others if _add_window(scene, w, sums, gain)), MOST_WINDOWS):
-            pass
-    if not sums.useful:
+    useful = [window for window in spread if _add_window(scene, window, sums)]
+    if not useful:
+        useful = list(islice((window for window in others if _add_window(scene, window, sums)), MOST_WINDOWS))
+    if not useful:
         raise RasterError(
             "no pixel is valid in both PAN and MS",
             "check the nodata values and masks of both (gdalinfo -stats shows them)",
         )
+    gain = measure_mtf(scene, useful) if ms_mtf is None else ms_mtf
+    for window in useful:
+        ms, ms_valid = scene.read_ms(*window)
+        pan, supported = pan_on_ms(scene, window, gain)
+        sums.add_pairs(pan, ms.astype(np.float64), ms_valid & supported)
     magnitudes = np.concatenate(sums.magnitudes)
     scale = float(np.percentile(magnitudes, _PERCENTILE)) or float(magnitudes.max()) or 1.0
     slope, offset, pan_mean = sums.matching()
@@ -120,8 +122,8 @@ def measure(scene: Measurable, ms_mtf: float | None = None) -> SceneStatistics:
     return SceneStatistics(scale, slope, offset, ms_mean, pan_mean, sums.ms_min, share, gain)
 
 
-def _add_window(scene: Measurable, window: Window, sums: _Sums, gain: float) -> bool:
-    """Add a window of MS pixels and the PAN under it; tells whether any output pixel in it is valid."""
+def _add_window(scene: Measurable, window: Window, sums: _Sums) -> bool:
+    """Add a window of MS pixels; tells whether any output pixel in it is valid."""
     over = scene.window_over(*window)
     area = over[2] * over[3]
     sums.pixels += area
@@ -132,9 +134,5 @@ def _add_window(scene: Measurable, window: Window, sums: _Sums, gain: float) -> 
     sums.valid_pixels += valid
     if not valid:
         return False
-    sums.useful += 1
-    ms = stored.astype(np.float64)
-    sums.add_ms(ms, ms_valid)
-    pan, supported = pan_on_ms(scene, window, gain)
-    sums.add_pairs(pan, ms, ms_valid & supported)
+    sums.add_ms(stored.astype(np.float64), ms_valid)
     return True
