@@ -45,13 +45,14 @@ def measure(scene: Path, holes: int, rng: np.random.Generator, folder: Path) -> 
     ms = scene / "ms.tif"
     with rasterio.open(scene / "pan.tif") as file:
         pan, profile = file.read(), file.profile
-    nodata = int(np.iinfo(pan.dtype).max)
+    nodata = int(np.iinfo(pan.dtype).max) if pan.dtype.kind in "iu" else -9999
     profile.update(nodata=nodata, dtype=pan.dtype)
     whole, valid, ratio = sharpened(write_pan(folder / "pan.tif", pan, profile), ms, folder)
     scale = np.percentile(whole[:, valid], 99)
     margin = round(NEAR * ratio)
     # PAN blurred about as MS is (MTF 0.3 at its Nyquist frequency).
-    blurred = ndimage.gaussian_filter(pan[0].astype(np.float64), 0.49 * ratio).round().astype(pan.dtype)
+    blurred = ndimage.gaussian_filter(pan[0].astype(np.float64), 0.49 * ratio)
+    blurred = (blurred.round() if pan.dtype.kind in "iu" else blurred).astype(pan.dtype)
     for _ in range(holes):
         row, col = (int(rng.integers(EDGE, size - HOLE - EDGE)) for size in pan.shape[1:])
         part = np.s_[row : row + HOLE, col : col + HOLE]
