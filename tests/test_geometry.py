@@ -136,8 +136,8 @@ def test_band_groups_cover_every_band_once(bands: int, size: int) -> None:
 
 
 @given(crispness=st.floats(0.75, 1.35), gain=st.floats(-3.0, 3.0))
-def test_the_gain_beyond_ms_follows_a_gaussian_difference_of_mtfs(crispness: float, gain: float) -> None:
-    """If MS is exp(c f^2) times as crisp as PAN, the gain is that of f^2 = 1.15, from those of 0.15 and 0.4."""
+def test_the_gain_beyond_ms_goes_on_four_times_as_far(crispness: float, gain: float) -> None:
+    """As exp(c f^2) goes from f^2 = 0.15 by 0.4 to 1.15."""
     c = math.log(crispness)
     coarse, fine, missing = (np.array([gain * math.exp(c * f2)]) for f2 in (0.15, 0.4, 1.15))
     assert gain_beyond(coarse, fine)[0] == pytest.approx(missing[0], rel=1e-6)

@@ -126,9 +126,9 @@ def detail(image: NDArray[np.float64], use: NDArray[np.bool_], sigma: float) -> 
 def gain_beyond(coarse: NDArray[np.float64], fine: NDArray[np.float64]) -> NDArray[np.float64]:
     """Gain (C,) of PAN's detail for what is finer than MS, from the gains of its COARSE and FINE detail (C,).
 
-    Where one sensor is crisper than the other, their ratio changes with frequency f, as exp(c f^2) for MTFs that are
-    Gaussian. Of both kinds of detail the mean f^2 is some 0.15 and 0.4 of the MS Nyquist frequency's, of what MS lacks
-    some 1.15: the step from coarse to fine is gone on with four times as far, up to a factor of 1.4.
+    Where one sensor is crisper than the other, their ratio changes steadily with frequency, and so on beyond MS: the
+    step from coarse to fine, as a factor, is taken four times from coarse on, up to a factor of 1.4. Gaussian MTFs
+    alone would ask for more; four is what MS detail in Wald's protocol did.
     """
     usable = coarse * fine > 0
     step = np.where(usable, fine / np.where(usable, coarse, 1), 1.0)

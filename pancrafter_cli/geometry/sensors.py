@@ -41,6 +41,11 @@ class SensorMtf:
     pan: float
     peak: int | None = None
 
+    @property
+    def ms_mean(self) -> float:
+        """The mean gain of the bands."""
+        return sum(self.ms) / len(self.ms)
+
 
 GENERIC_MTF = SensorMtf("generic", (DEFAULT_MS_GAIN,), DEFAULT_PAN_GAIN)
 

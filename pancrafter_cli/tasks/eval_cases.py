@@ -213,12 +213,8 @@ def _metadata(path: Path) -> tuple[str, ...]:
 
 
 def _scene_options(case: Case, options: EvalOptions) -> SceneOptions:
-    return options.scene if case.pair is None else SceneOptions(ms_mtf=_mean_gain(case.mtf))
-
-
-def _mean_gain(mtf: SensorMtf) -> float:
-    """With what gain at Nyquist the bands of a made pair were degraded: all methods are told, as the classical are."""
-    return sum(mtf.ms) / len(mtf.ms)
+    # With what gain a made pair was degraded all methods are told, as the classical ones are.
+    return options.scene if case.pair is None else SceneOptions(ms_mtf=case.mtf.ms_mean)
 
 
 def _times(read: Read, factor: float) -> Read:

@@ -105,18 +105,18 @@ def examine(exams: Sequence[Exam], runner: TorchRunner) -> Report:
 
 def _prepare(folder: Path, matched: bool) -> Exam:
     with open_scene(folder / "pan.tif", [folder / "ms.tif"]) as scene:
-        gains = mtf_of(sensor_from_metadata(scene.metadata), scene.bands).ms
+        mtf = mtf_of(sensor_from_metadata(scene.metadata), scene.bands)
         if (folder / "gt.tif").exists():
-            pair = _middle(referenced_pair(folder, gains))
+            pair = _middle(referenced_pair(folder, mtf.ms))
         else:
-            pair = reduce_scene(scene, folder.name, gains, SIZE)
+            pair = reduce_scene(scene, folder.name, mtf.ms, SIZE)
     if pair.truth is None:
         raise TrainingError(f"{folder}: has no truth", "validate on scenes with one, or on raw scenes")
     height, width = pair.truth.shape[1:]
     # By way of files, the network is shown exactly what it is shown when a scene is sharpened.
     with TemporaryDirectory() as work:
         pan, ms, _ = write_pair(pair, Path(work))
-        with open_scene(pan, [ms], SceneOptions(ms_mtf=sum(gains) / len(gains))) as reduced:
+        with open_scene(pan, [ms], SceneOptions(ms_mtf=mtf.ms_mean)) as reduced:
             images = read_inputs(reduced, (0, height), (0, width), matched=matched).images
             own_scale = reduced.statistics.scale
     factor = REFLECTANCE_FACTOR if looks_scaled(pair.truth) else 1.0
