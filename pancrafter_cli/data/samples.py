@@ -45,7 +45,7 @@ class SampleOptions:
     patch: int = 64
     bands: int = 4
     ratios: tuple[float, float] = (1.7, 6.0)
-    ms_gain: tuple[float, float] = (0.15, 0.50)
+    ms_gain: tuple[float, float] = (0.15, 0.60)
     mtf_error: float = 0.02
     noise: float = 0.004
     pan_shift: float = 0.03
