@@ -327,6 +327,22 @@ def test_usage_errors_exit_2_with_one_line(tmp_path: Path) -> None:
     assert pancrafter("batch", tmp_path, "--out", tmp_path / "out", "--tile", "7").returncode == 2
 
 
+def test_scenes_are_sharpened_as_the_flags_say(tmp_path: Path, scenes: Path) -> None:
+    flags = ["--ms-mtf", "0.2", "--halo", "64", "--consistency", "1", "--max-memory", "4G"]
+    done = pancrafter("batch", scenes, "--out", tmp_path / "out", "--method", "brovey", *flags)
+    assert done.returncode == 0, done.stderr
+    with rasterio.open(tmp_path / "out" / "s01.tif") as file:
+        asked = json.loads(file.tags()["PANCRAFTER_REQUEST"])
+    assert {name: asked[name] for name in ("ms_mtf", "halo", "consistency")} == {
+        "ms_mtf": 0.2,
+        "halo": 64,
+        "consistency": 1,
+    }
+    unusable = pancrafter("batch", scenes, "--out", tmp_path / "out", "--halo", "some")
+    assert unusable.returncode == 2
+    assert "--halo some" in unusable.stderr
+
+
 def test_unexpected_failures_keep_their_trace(tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(options: SharpenOptions, **_: object) -> SharpenResult:
         if "s00" in str(options.output):

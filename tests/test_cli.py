@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import rasterio
 
-from pancrafter_cli.zoo import SUMS_FILE, list_models, models_dir
+from pancrafter_cli.cli import options
+from pancrafter_cli.tasks.fusers import NETWORK
+from pancrafter_cli.tasks.tiles import DEFAULT_HALO
+from pancrafter_cli.zoo import DEFAULT_MODEL, SUMS_FILE, list_models, models_dir
 from tests.pairs import write_pair
 
 
@@ -29,6 +32,11 @@ def test_help_names_every_command_and_loads_no_heavy_library() -> None:
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert all(name in out for name in ("sharpen", "train", "inspect", "models", "demo"))
     assert out.strip().endswith("loaded []")
+
+
+def test_defaults_shown_are_those_that_apply() -> None:
+    shown = options.DEFAULT_METHOD, options.DEFAULT_MODEL, options.parse_halo(options.DEFAULT_HALO)
+    assert shown == (NETWORK, DEFAULT_MODEL, DEFAULT_HALO)
 
 
 @pytest.mark.parametrize("name", ["sharpen", "batch", "train", "inspect", "models", "demo"])

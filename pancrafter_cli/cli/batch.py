@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pancrafter_cli.cli import options as opt
 from pancrafter_cli.cli.output import parse_point, print_json, step_progress
-from pancrafter_cli.cli.sharpen import PrecisionChoice, RuntimeChoice
 
 if TYPE_CHECKING:
     from pancrafter_cli.tasks.batch import Outcome, Plan
@@ -39,20 +39,22 @@ def command(
         "paths start at the CSV. Or a folder: of one subfolder for each scene, or of NAME_pan.tif and NAME_ms.tif.",
     ),
     out: Path = typer.Option(..., metavar="DIR", help="Folder for the products, SCENE.tif each; made if needed."),
-    method: str = typer.Option("network", help="As of `sharpen`."),
-    model: str = typer.Option("universal-small", help="As of `sharpen`."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
-    precision: PrecisionChoice = typer.Option(PrecisionChoice.AUTO, help="As of `sharpen`."),
-    runtime: RuntimeChoice | None = typer.Option(None, help="As of `sharpen`."),
-    tile: int | None = typer.Option(None, help="As of `sharpen`."),
-    consistency: int | None = typer.Option(None, help="Back-projections; default: 2 after a network, else 0."),
-    sensor: str | None = typer.Option(None, help="Sensor whose MTF classical methods assume."),
-    registration: str = typer.Option("auto", help="auto, off or DX,DY in MS pixels."),
-    nodata: str | None = typer.Option(None, help="DN without data in place of what the files declare, or auto."),
-    ratio: float | None = typer.Option(None, help="MS over PAN pixel size; only for files without georeferencing."),
-    ms_origin: str | None = typer.Option(
-        None, metavar="X,Y", help="MS upper-left corner in PAN pixels; only for files without georeferencing."
-    ),
+    method: opt.Method = opt.DEFAULT_METHOD,
+    model: opt.Model = opt.DEFAULT_MODEL,
+    device: opt.Device = "auto",
+    precision: opt.Precision = opt.PrecisionChoice.AUTO,
+    runtime: opt.Runtime = None,
+    tile: opt.Tile = None,
+    max_memory: opt.MaxMemory = None,
+    halo: opt.Halo = opt.DEFAULT_HALO,
+    consistency: opt.Consistency = None,
+    sensor: opt.Sensor = None,
+    ms_mtf: opt.MsMtf = None,
+    registration: opt.Registration = "auto",
+    nodata: opt.Nodata = None,
+    ratio: opt.Ratio = None,
+    ms_origin: opt.MsOrigin = None,
+    dem: opt.Dem = None,
     confidence: bool = typer.Option(False, "--confidence", help="Write SCENE-confidence.tif beside each product."),
     stac: bool = typer.Option(False, "--stac", help="Write a STAC item beside each product."),
     dask: str | None = typer.Option(
@@ -63,9 +65,7 @@ def command(
     ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Make all products anew, also finished and stale ones."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only say what would be done."),
-    progress: bool | None = typer.Option(
-        None, "--progress/--no-progress", help="Progress bar on stderr; default: on a terminal."
-    ),
+    progress: opt.Progress = None,
     as_json: bool = typer.Option(False, "--json", help="Print the outcomes as JSON."),
 ) -> None:
     """Sharpen many scenes: finished ones are skipped, one that fails does not stop the rest.
@@ -75,9 +75,10 @@ def command(
     """
     from pancrafter_cli.raster.align import parse_nodata
     from pancrafter_cli.tasks.batch import broken_outcomes, plan_batch
+    from pancrafter_cli.tasks.memory import parse_bytes
     from pancrafter_cli.tasks.register import parse_registration
     from pancrafter_cli.tasks.sharpen_options import SharpenOptions
-    from pancrafter_cli.tasks.tiles import make_tiling
+    from pancrafter_cli.tasks.tiles import DEFAULT_TILE, make_tiling
 
     options = SharpenOptions(
         pan=Path(),
@@ -89,18 +90,21 @@ def command(
         precision=precision.value,
         runtime=None if runtime is None else runtime.value,
         tile=tile,
+        max_memory=parse_bytes(max_memory),
+        halo=opt.parse_halo(halo),
         consistency=consistency,
         sensor=sensor,
+        ms_mtf=ms_mtf,
         registration=parse_registration(registration),
         nodata=parse_nodata(nodata),
         ratio=ratio,
         ms_origin=parse_point(ms_origin, "--ms-origin"),
+        dem=None if dem is None else dem.absolute(),
         overwrite=overwrite,
         stac=stac,
         command=("pancrafter", *sys.argv[1:]),
     )
-    if tile is not None:
-        make_tiling(tile)  # raises now what every scene would
+    make_tiling(tile or DEFAULT_TILE, options.halo)  # raises now what every scene would
     plan = plan_batch(manifest, out, options, confidence=confidence)
     outcomes = broken_outcomes(plan)
     try:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pancrafter_cli.cli import options as opt
 from pancrafter_cli.cli.output import print_json, print_rows
-from pancrafter_cli.cli.sharpen import PrecisionChoice
 
 if TYPE_CHECKING:
     from pancrafter_cli.tasks.bench import BenchResult, Speed
@@ -23,13 +23,13 @@ pancrafter bench --device cuda --json
 
 
 def command(
-    model: str = typer.Option("universal-small", help="Shipped model (see `pancrafter models`) or path to one."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
-    precision: PrecisionChoice = typer.Option(PrecisionChoice.AUTO, help="As for `sharpen`."),
+    model: opt.Model = opt.DEFAULT_MODEL,
+    device: opt.Device = "auto",
+    precision: opt.Precision = opt.PrecisionChoice.AUTO,
     tile: int = typer.Option(512, help="Tile side in PAN pixels, a multiple of 256."),
     size: int = typer.Option(1024, help="PAN pixels a side of the synthetic scene, a multiple of 256."),
     repeat: int = typer.Option(5, help="How often everything is timed; the medians are reported."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+    as_json: opt.AsJson = False,
 ) -> None:
     """Measure how fast this machine sharpens: reading, network, writing and all of it, and how near to its limits."""
     from pancrafter_cli.tasks.bench import BenchOptions, bench

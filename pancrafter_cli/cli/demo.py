@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from pancrafter_cli.cli import options as opt
 from pancrafter_cli.cli.output import print_json
 
 EXAMPLES = """Examples:
@@ -26,7 +27,7 @@ def command(
         None, help="Only draw before-after.png of the demo scene in FOLDER and this result of `sharpen`."
     ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace existing files."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+    as_json: opt.AsJson = False,
 ) -> None:
     """Write a synthetic PAN+MS scene with its reference: streets, roofs, trees, fields, water, cars."""
     from pancrafter_cli.tasks.demo import draw_before_after, write_demo

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from pancrafter_cli.cli import options as opt
 from pancrafter_cli.cli.output import parse_point, print_table, step_progress
 from pancrafter_cli.cli.score import GeometryChoice
 from pancrafter_cli.errors import UsageError
@@ -33,20 +34,18 @@ def command(
     geometry: GeometryChoice = typer.Option(
         GeometryChoice.AREA, help="area: pixels are areas; toolbox: MS samples at 4k + 2 (always so for h5)."
     ),
-    sensor: str | None = typer.Option(None, help="Sensor of all scenes; default: from metadata, else generic MTF."),
+    sensor: opt.Sensor = None,
     size: int = typer.Option(1024, help="MS pixels a side taken from the middle of larger scenes (reduced)."),
     shift: str | None = typer.Option(None, metavar="S,S,...", help="Move MS by so many MS pixels: robustness curve."),
-    registration: str = typer.Option("auto", help="auto, off or DX,DY in MS pixels."),
+    registration: opt.Registration = "auto",
     cut: int = typer.Option(0, help="Border left out beside a reference; published tables use 21."),
     peak: float | None = typer.Option(None, help="Greatest possible DN; default: of the sensor, else of the truth."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
-    ratio: float | None = typer.Option(None, help="MS over PAN pixel size; only for files without georeferencing."),
-    ms_origin: str | None = typer.Option(
-        None, metavar="X,Y", help="MS upper-left corner in PAN pixels; only for files without georeferencing."
-    ),
+    device: opt.Device = "auto",
+    ratio: opt.Ratio = None,
+    ms_origin: opt.MsOrigin = None,
     report: Path | None = typer.Option(None, metavar="DIR", help="Write eval.md, eval.csv, eval.json and index.html."),
-    progress: bool | None = typer.Option(None, "--progress/--no-progress", help="Progress on stderr."),
-    as_json: bool = typer.Option(False, "--json", help="Print rows and means as JSON."),
+    progress: opt.Progress = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Compare methods and models over scenes: reduced and full resolution, and robustness to misregistration."""
     from pancrafter_cli.raster.scene import SceneOptions

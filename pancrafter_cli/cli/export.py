@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from pancrafter_cli.cli import options as opt
 from pancrafter_cli.cli.output import print_json
 
 EXAMPLES = """Examples:
@@ -17,10 +18,10 @@ pancrafter export runs/mine/model.safetensors -o mine.onnx --overwrite
 
 
 def command(
-    model: str = typer.Argument("universal-small", help="Shipped model (see `pancrafter models`) or path to one."),
+    model: str = typer.Argument(opt.DEFAULT_MODEL, help=opt.MODEL_HELP),
     output: Path = typer.Option(..., "-o", "--output", help="ONNX file to write."),
-    overwrite: bool = typer.Option(False, "--overwrite", help="Replace an existing output."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+    overwrite: opt.Overwrite = False,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Write a model as ONNX, for `sharpen --model FILE.onnx` without torch; compared with torch before it is kept."""
     from pancrafter_cli.runtime.installed import require

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
+from pancrafter_cli.cli import options as opt
 from pancrafter_cli.cli.output import parse_point, print_json, print_rows
 
 EXAMPLES = """Examples:
@@ -17,20 +16,16 @@ pancrafter inspect LC08_B8.TIF LC08_B4.TIF LC08_B3.TIF LC08_B2.TIF --json
 
 
 def command(
-    pan: Path = typer.Argument(..., readable=False, help="PAN raster, one band; or the folder of a product, alone."),
-    ms: list[Path] | None = typer.Argument(None, readable=False, help="MS raster, or several rasters of one grid."),
-    ratio: float | None = typer.Option(None, help="MS over PAN pixel size; only for files without georeferencing."),
-    ms_origin: str | None = typer.Option(
-        None, metavar="X,Y", help="MS upper-left corner in PAN pixels; only for files without georeferencing."
-    ),
-    nodata: str | None = typer.Option(None, help="DN without data; auto: find undeclared collars."),
-    dem: Path | None = typer.Option(
-        None, metavar="FILE", readable=False, help="Heights in metres above the ellipsoid, for PAN and MS with RPCs."
-    ),
+    pan: opt.Pan,
+    ms: opt.Ms = None,
+    ratio: opt.Ratio = None,
+    ms_origin: opt.MsOrigin = None,
+    nodata: opt.Nodata = None,
+    dem: opt.Dem = None,
     displacement: bool = typer.Option(
         False, "--displacement", help="Show the shift in each window: x, y in MS pixels."
     ),
-    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+    as_json: opt.AsJson = False,
 ) -> None:
     """Say what `sharpen` would see: grids, ratio, overlap, nodata, measured shift, model, tiles, memory."""
     from pancrafter_cli.raster.align import parse_nodata

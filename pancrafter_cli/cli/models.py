@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from pancrafter_cli.cli import options as opt
 from pancrafter_cli.cli.output import print_json, print_rows
 from pancrafter_cli.errors import ModelError, UsageError
 
@@ -20,7 +21,7 @@ pancrafter models --verify
 def command(
     name: str | None = typer.Argument(None, help="Show this model with its card."),
     verify: bool = typer.Option(False, "--verify", help="Check every weights file against its published hash."),
-    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+    as_json: opt.AsJson = False,
 ) -> None:
     """List the shipped models, show one, or verify their hashes."""
     from pancrafter_cli.zoo import damaged_models, list_models

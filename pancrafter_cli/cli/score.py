@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+from pancrafter_cli.cli import options as opt
 from pancrafter_cli.cli.output import parse_bands, parse_point, print_json, print_table
 from pancrafter_cli.errors import UsageError
 
@@ -32,16 +33,14 @@ def command(
     full_res: bool = typer.Option(False, "--full-res", help="Score without a reference, from PAN and MS."),
     pan: Path | None = typer.Option(None, help="PAN the product was made of (--full-res)."),
     ms: list[Path] = typer.Option([], help="MS it was made of; repeat for several files (--full-res)."),
-    sensor: str | None = typer.Option(None, help="Sensor whose MTF is assumed; default: from metadata, else generic."),
+    sensor: opt.Sensor = None,
     ratio: float | None = typer.Option(
         None,
         help="MS over PAN pixel size: of `exp` and ERGAS beside a reference (default 4), or of files without "
         "georeferencing.",
     ),
-    ms_origin: str | None = typer.Option(
-        None, metavar="X,Y", help="MS upper-left corner in PAN pixels; only for files without georeferencing."
-    ),
-    dem: Path | None = typer.Option(None, metavar="FILE", help="As given to sharpen (--full-res)."),
+    ms_origin: opt.MsOrigin = None,
+    dem: opt.Dem = None,
     peak: float | None = typer.Option(
         None, help="Greatest possible DN; default: of the sensor, else of the reference."
     ),
@@ -49,10 +48,10 @@ def command(
     geometry: GeometryChoice = typer.Option(
         GeometryChoice.AREA, help="area: pixels are areas; toolbox: MS samples at 4k + 2, as in published tables."
     ),
-    registration: str = typer.Option("auto", help="As given to sharpen: auto, off or DX,DY (--full-res)."),
+    registration: opt.Registration = "auto",
     report: Path | None = typer.Option(None, metavar="DIR", help="Write DIR/index.html with pictures and maps."),
     bands: str | None = typer.Option(None, metavar="R,G,B", help="Bands shown in the report, counted from 1."),
-    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+    as_json: opt.AsJson = False,
 ) -> None:
     """Score a product against a reference, or at full resolution from its PAN and MS; `exp` is scored beside it."""
     from pancrafter_cli.raster.scene import SceneOptions

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from pancrafter_cli.cli import options as opt
 from pancrafter_cli.cli.output import INTERRUPTED, parse_point, pixel_progress, print_json, print_notice
 from pancrafter_cli.errors import UsageError
 
@@ -33,81 +33,38 @@ pancrafter sharpen pan.tif ms.tif -o sharp.tif --confidence sharp-confidence.tif
 _WORTH_SAYING = 0.01  # of the scene
 
 
-class PrecisionChoice(StrEnum):
-    """Number format of the network's arithmetic."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    BF16 = "bf16"
-
-
-class RuntimeChoice(StrEnum):
-    """Library that runs the network."""
-
-    TORCH = "torch"
-    ONNX = "onnx"
-
-
 def command(
-    pan: Path = typer.Argument(..., readable=False, help="PAN raster, one band; or the folder of a product, alone."),
-    ms: list[Path] | None = typer.Argument(
-        None, readable=False, help="MS raster; or several of one grid, in the order of bands."
-    ),
+    pan: opt.Pan,
+    ms: opt.Ms = None,
     output: Path = typer.Option(..., "-o", "--output", help="GeoTIFF to write."),
-    method: str = typer.Option(
-        "network", help="network, or classical: exp, brovey, gsa, mtf-glp-fs, mtf-glp-hpm-r, bdsd-pc."
-    ),
-    model: str = typer.Option("universal-small", help="Shipped model (see `pancrafter models`) or path to one."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
-    precision: PrecisionChoice = typer.Option(
-        PrecisionChoice.AUTO, help="auto: bf16 on GPUs, and on CPUs with units for it if it agrees with fp32."
-    ),
-    runtime: RuntimeChoice | None = typer.Option(
-        None, help="torch, or onnx for a model that was exported; default: as the model's file needs."
-    ),
-    tile: int | None = typer.Option(
-        None, help="Tile side in PAN pixels, a multiple of 256; default: 512, or 256 where memory is short."
-    ),
-    max_memory: str | None = typer.Option(
-        None, metavar="SIZE", help="Choose the tile so that the run is expected to need no more, such as 2G."
-    ),
-    halo: str = typer.Option("32", help="PAN pixels read around a tile, or 'full': exact, reads twice the pixels."),
-    consistency: int | None = typer.Option(
-        None, help="Back-projections that pull the result onto MS; default: 2 after a network, 0 after other methods."
-    ),
+    method: opt.Method = opt.DEFAULT_METHOD,
+    model: opt.Model = opt.DEFAULT_MODEL,
+    device: opt.Device = "auto",
+    precision: opt.Precision = opt.PrecisionChoice.AUTO,
+    runtime: opt.Runtime = None,
+    tile: opt.Tile = None,
+    max_memory: opt.MaxMemory = None,
+    halo: opt.Halo = opt.DEFAULT_HALO,
+    consistency: opt.Consistency = None,
     no_consistency: bool = typer.Option(False, "--no-consistency", help="The same as --consistency 0."),
     confidence: Path | None = typer.Option(
         None, metavar="FILE", help="GeoTIFF to write too: how far each pixel can be relied on, 0 to 1."
     ),
     score: bool = typer.Option(False, "--score", help="Score the result at full resolution: HQNR, D_lambda,K, D_S."),
     stac: bool = typer.Option(False, "--stac", help="Write a STAC item beside the output, OUTPUT with .json."),
-    sensor: str | None = typer.Option(
-        None, help="Sensor whose MTF classical methods assume; default: from the metadata, else generic."
-    ),
-    ms_mtf: float | None = typer.Option(
-        None, help="MTF of MS, relative to PAN, at its Nyquist frequency; default: measured on the scene."
-    ),
-    registration: str = typer.Option(
-        "auto", help="auto: measure how far MS lies off PAN and correct it; off; or DX,DY in MS pixels."
-    ),
-    ratio: float | None = typer.Option(None, help="MS over PAN pixel size; only for files without georeferencing."),
-    ms_origin: str | None = typer.Option(
-        None, metavar="X,Y", help="MS upper-left corner in PAN pixels; only for files without georeferencing."
-    ),
-    nodata: str | None = typer.Option(
-        None, help="DN without data in place of what the files declare; auto: find undeclared collars."
-    ),
-    dem: Path | None = typer.Option(
-        None, metavar="FILE", readable=False, help="Heights in metres above the ellipsoid, for PAN and MS with RPCs."
-    ),
-    overwrite: bool = typer.Option(False, "--overwrite", help="Replace an existing output."),
+    sensor: opt.Sensor = None,
+    ms_mtf: opt.MsMtf = None,
+    registration: opt.Registration = "auto",
+    ratio: opt.Ratio = None,
+    ms_origin: opt.MsOrigin = None,
+    nodata: opt.Nodata = None,
+    dem: opt.Dem = None,
+    overwrite: opt.Overwrite = False,
     resume: bool = typer.Option(
         True, "--resume/--no-resume", help="Go on with a run that was killed; or start over and keep nothing."
     ),
-    progress: bool | None = typer.Option(
-        None, "--progress/--no-progress", help="Progress bar on stderr; default: on a terminal."
-    ),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+    progress: opt.Progress = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Sharpen MS with PAN: a GeoTIFF with all MS bands on the PAN grid."""
     from pancrafter_cli.raster.align import parse_nodata
@@ -129,7 +86,7 @@ def command(
         runtime=None if runtime is None else runtime.value,
         tile=tile,
         max_memory=parse_bytes(max_memory),
-        halo=_halo(halo),
+        halo=opt.parse_halo(halo),
         consistency=0 if no_consistency else consistency,
         sensor=sensor,
         ms_mtf=ms_mtf,
@@ -183,7 +140,3 @@ def _print(result: SharpenResult) -> None:
             print(f"also written: {path}")
     for warning in result.warnings:
         print(f"warning: {warning}")
-
-
-def _halo(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text

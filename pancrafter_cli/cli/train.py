@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from pancrafter_cli.cli import options as opt
 from pancrafter_cli.cli.output import print_json
 from pancrafter_cli.errors import UsageError
 
@@ -28,12 +29,10 @@ def command(
     ),
     start_from: str | None = typer.Option(None, "--from", help="Start from this model's weights (name or path)."),
     minutes: float | None = typer.Option(None, help="Time for the run; the learning rate falls to 0 by its end."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
+    device: opt.Device = "auto",
     stop_at: int | None = typer.Option(None, help="Stop after this many steps in all, with a checkpoint."),
-    progress: bool | None = typer.Option(
-        None, "--progress/--no-progress", help="Progress bar on stderr; default: on a terminal."
-    ),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+    progress: opt.Progress = None,
+    as_json: opt.AsJson = False,
 ) -> None:
     """Train a model from PAN+MS scenes; an interrupted run goes on exactly where its checkpoint left it."""
     from tqdm import tqdm

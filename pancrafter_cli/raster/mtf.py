@@ -74,7 +74,8 @@ class _Energy:
         at = _GAINS.index(DEFAULT_MS_GAIN)
         own = np.diagonal(self.ms, axis1=1, axis2=2)
         product = self.pan[at, :, None] * own
-        return np.where(product > 0, self.cross[at] ** 2 / np.where(product > 0, product, 1), 0.0).mean(axis=0)
+        shares = np.where(product > 0, self.cross[at] ** 2 / np.where(product > 0, product, 1), 0.0)
+        return np.asarray(shares.mean(axis=0))
 
     def of_single_bands(self, weight: FloatArray) -> FloatArray | None:
         """Logarithm of how much more of PAN's fine detail than of its coarse is needed, for each gain (G,)."""
