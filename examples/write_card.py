@@ -105,15 +105,20 @@ def moved_table(curve: dict[tuple[str, str, str], float]) -> str:
     return table(["method", *columns], lines)
 
 
-def consistency_table(reduced: Rows, full: Rows) -> str:
+def consistency_table(rows: dict[str, tuple[list[float], list[float]]]) -> str:
     """ERGAS and D_S of the model by the number of back-projections."""
-    lines = []
-    for scene, of in reduced.items():
-        names = [f"network/{steps}" for steps in STEPS]
-        if all(name in of and name in full.get(scene, {}) for name in names):
-            ergas = [f"{of[name]['ergas']:.3f}" for name in names]
-            lines.append([scene, *ergas, *(f"{full[scene][name]['d_s']:.3f}" for name in names)])
+    lines = [[scene, *(f"{value:.3f}" for value in (*ergas, *d_s))] for scene, (ergas, d_s) in rows.items()]
     return table(["scene", "ERGAS 0", "1", "2", "5", "D_S 0", "1", "2", "5"], lines)
+
+
+def stepped(reduced: Rows, full: Rows) -> dict[str, tuple[list[float], list[float]]]:
+    """ERGAS and D_S after each of STEPS, of the scenes that have all of them."""
+    names = [f"network/{steps}" for steps in STEPS]
+    return {
+        scene: ([of[name]["ergas"] for name in names], [full[scene][name]["d_s"] for name in names])
+        for scene, of in reduced.items()
+        if set(names) <= of.keys() & full.get(scene, {}).keys()
+    }
 
 
 def complete(rows: Rows) -> Rows:
@@ -147,14 +152,16 @@ def main() -> None:
         for row in found["rows"]:
             protocols[row["protocol"]][row["scene"]][method_of(row)] = row["scores"]
     reduced, full = protocols["reduced"], protocols["full"]
+    tables = {
+        "scores": (complete(reduced), lambda rows: scores_table(rows, options.saw)),
+        "full": (complete(full), lambda rows: full_table(rows, options.saw)),
+        "moved": (curve, moved_table),
+        "consistency": (stepped(reduced, full), consistency_table),
+    }
     card = options.card.read_text()
-    for name, text in (
-        ("scores", scores_table(complete(reduced), options.saw)),
-        ("full", full_table(complete(full), options.saw)),
-        ("moved", moved_table(curve)),
-        ("consistency", consistency_table(reduced, full)),
-    ):
-        card = replaced(card, name, text)
+    for name, (rows, written) in tables.items():
+        if rows:
+            card = replaced(card, name, written(rows))
     options.card.write_text(card)
 
 
