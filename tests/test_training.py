@@ -168,7 +168,7 @@ def test_config_mistakes_are_named(tmp_path: Path, text: str, message: str) -> N
 
 
 def test_the_shipped_recipe_reads() -> None:
-    config = read_config(Path(__file__).parents[1] / "examples" / "train-universal-small.toml", "somewhere")
+    config = read_config(Path(__file__).parents[1] / "examples" / "recipes" / "universal-small" / "1.toml", "somewhere")
     assert config.network.bands == config.sample.bands == 4
     assert config.scenes == "somewhere"
 

@@ -33,7 +33,7 @@ from tests.pairs import write_pair
 from tests.training_setup import CONFIG, NETWORK, recipe, write_scenes
 
 CPU = torch.device("cpu")
-EXAMPLES = Path(__file__).parents[1] / "examples"
+RECIPES = Path(__file__).parents[1] / "examples" / "recipes"
 
 
 @pytest.fixture
@@ -328,7 +328,7 @@ def test_the_recipe_of_a_run_gives_the_same_run(root: Path, tmp_path: Path) -> N
     assert same(weights(one.model), weights(other.model))
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("train-*.toml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.toml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_every_shipped_recipe_reads_and_survives_being_written(path: Path, tmp_path: Path) -> None:
     config = read_config(path)
     (tmp_path / "recipe.toml").write_text(recipe_text(config), encoding="utf-8")
@@ -336,7 +336,7 @@ def test_every_shipped_recipe_reads_and_survives_being_written(path: Path, tmp_p
 
 
 def test_the_papers_recipe_says_what_the_paper_says() -> None:
-    config = read_config(EXAMPLES / "train-paper.toml")
+    config = read_config(RECIPES / "paper.toml")
     assert (config.steps, config.samples_per_step, config.pan_share) == (50_000, 48, 1.0)
     assert (config.lr, config.weight_decay, config.warmup, config.lam, config.seed) == (1e-4, 0.01, 100, 1.0, 2025)
     assert (config.network.bands, config.network.width, config.network.pan) == (8, 128, "raw")
@@ -346,9 +346,7 @@ def test_the_papers_recipe_says_what_the_paper_says() -> None:
 
 
 def test_the_ablations_differ_in_one_thing_each() -> None:
-    both, no_mars, no_cm3a = (
-        read_config(EXAMPLES / f"train-ablation-{name}.toml") for name in ("both", "no-mars", "no-cm3a")
-    )
+    both, no_mars, no_cm3a = (read_config(RECIPES / f"ablation/{name}.toml") for name in ("both", "no-mars", "no-cm3a"))
     assert replace(no_mars, name=both.name, lam=both.lam) == both
     assert replace(no_cm3a, name=both.name, network=both.network) == both
     assert no_mars.lam == 0 < both.lam

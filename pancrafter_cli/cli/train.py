@@ -13,7 +13,7 @@ from pancrafter_cli.errors import UsageError
 
 EXAMPLES = """Examples:
 
-pancrafter train examples/train-universal-small.toml --scenes scenes/ --run runs/first
+pancrafter train examples/recipes/universal-small/1.toml --scenes scenes/ --run runs/first
 
 pancrafter train --from universal-small --scenes scenes/ --minutes 20
 
