@@ -61,6 +61,8 @@ def scores_table(rows: Rows, saw: list[str]) -> str:
     counted = [row for row in unseen if row[0] != "spot6-tiny" and not row[0].startswith("gf2-rr-train")]
     below = ", ".join(f"{sum(ratio < limit for _, ratio, _, _ in counted)} below {limit}" for limit in (1, 0.92))
     with_all = np.mean([ratio for scene, ratio, _, _ in unseen if scene != "spot6-tiny"])
+    if not counted:
+        return table(head, lines)
     mean = np.mean([ratio for _, ratio, _, _ in counted])
     sam, q2n = (sum(row[column] for row in counted) for column in (2, 3))
     return f"""{table(head, lines)}
@@ -95,13 +97,15 @@ def full_table(rows: Rows, saw: list[str]) -> str:
 
 
 def moved_table(curve: dict[tuple[str, str, str], float]) -> str:
-    """Mean ERGAS of each method with MS in its place and moved; curve: by scene, method and column."""
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for (_, method, column), ergas in curve.items():
-        found[method][column].append(ergas)
-    columns = sorted({column for of in found.values() for column in of}, key=lambda text: (text[:2] == "au", text))
-    names = [name for name in ("exp", *CLASSICAL, "network") if name in found]
-    lines = [[name, *(f"{np.mean(found[name][column]):.3f}" for column in columns)] for name in names]
+    """Mean ERGAS, by scene, method and column, over the scenes that have all of them."""
+    scenes = {scene for scene, _, _ in curve}
+    names = [name for name in ("exp", *CLASSICAL, "network") if name in {method for _, method, _ in curve}]
+    columns = sorted({column for _, _, column in curve}, key=lambda text: (text[:2] == "au", text))
+    everywhere = [s for s in scenes if all((s, name, column) in curve for name in names for column in columns)]
+    lines = [
+        [name, *(f"{np.mean([curve[scene, name, column] for scene in everywhere]):.3f}" for column in columns)]
+        for name in names
+    ]
     return table(["method", *columns], lines)
 
 
@@ -129,7 +133,7 @@ def complete(rows: Rows) -> Rows:
 def replaced(card: str, name: str, text: str) -> str:
     """The card with what stands between the marks of `name` replaced; as it is where there are none."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    if begin not in card:
+    if begin not in card or end not in card:
         return card
     before, rest = card.split(begin, 1)
     return f"{before}{begin}\n{text}\n{end}{rest.split(end, 1)[1]}"
@@ -146,6 +150,9 @@ def main() -> None:
     curve: dict[tuple[str, str, str], float] = {}
     for report in options.reports:
         found = json.loads((report / "eval.json").read_text())
+        models = {row["method"].partition("/")[0] for row in found["rows"]} - {"exp", *CLASSICAL}
+        if len(models) > 1:
+            parser.error(f"{report}: is of several models, {', '.join(sorted(models))}; a card is of one")
         for row in found["curve"]:
             column = f"{row['registration']}: {row['shift']:g}"
             curve[row["scene"], method_of(row), column] = row["scores"]["ergas"]

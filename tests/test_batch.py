@@ -22,6 +22,7 @@ from pancrafter_cli.tasks.manifest import read_manifest
 from pancrafter_cli.tasks.sharpen import sharpen_scene
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions, SharpenResult
 from tests.pairs import write_pair
+from tests.rpc_scene import write_dem, write_rpc_scene
 
 RUN = "from pancrafter_cli.cli.main import run; run()"
 BROVEY = SharpenOptions(Path(), (), Path(), method="brovey", registration="off")
@@ -341,6 +342,39 @@ def test_scenes_are_sharpened_as_the_flags_say(tmp_path: Path, scenes: Path) -> 
     unusable = pancrafter("batch", scenes, "--out", tmp_path / "out", "--halo", "some")
     assert unusable.returncode == 2
     assert "--halo some" in unusable.stderr
+
+
+def test_scenes_with_rpcs_are_skipped_when_their_heights_have_not_changed(tmp_path: Path) -> None:
+    (tmp_path / "scenes" / "rpc").mkdir(parents=True)
+    write_rpc_scene(tmp_path / "scenes" / "rpc")
+    dem = write_dem(tmp_path / "dem.tif")
+    (tmp_path / "scenes.csv").write_text("pan,ms,dem,ms_mtf\nscenes/rpc/pan.tif,scenes/rpc/ms.tif,dem.tif,0.25\n")
+    by_flag = tmp_path / "scenes", "--dem", dem
+    for args in (by_flag, (tmp_path / "scenes.csv",)):
+        command = ["batch", *args, "--out", tmp_path / f"out{len(args)}", "--method", "brovey", "--json"]
+        for status in ("done", "skipped"):
+            done = pancrafter(*command)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert [scene["status"] for scene in json.loads(done.stdout)["scenes"]] == [status]
+    write_dem(tmp_path / "dem.tif", half=260)
+    assert pancrafter(*command).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "says"),
+    [
+        (("--ms-mtf", "5"), 2, "--ms-mtf 5"),
+        (("--tile", "0"), 2, "--tile 0"),
+        (("--dem", "nowhere.tif"), 1, "nowhere.tif"),
+    ],
+)
+def test_options_that_no_scene_could_have_are_told_before_anything_runs(
+    tmp_path: Path, scenes: Path, flags: tuple[str, str], code: int, says: str
+) -> None:
+    done = pancrafter("batch", scenes, "--out", tmp_path / "out", "--method", "brovey", *flags)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert says in done.stderr.splitlines()[0]
+    assert not (tmp_path / "out").exists()
 
 
 def test_unexpected_failures_keep_their_trace(tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,12 +31,13 @@ def write_scene(
     hole: bool = False,
     bands: int = 4,
     displaced: float = 0.0,
+    seed: int = 7,
 ) -> list[Path]:
     """PAN and MS of one place, MS with the MTF `gain` at its Nyquist frequency, its noise that of PAN.
 
     displaced: MS pixels by which PAN lies off here and there, a little otherwise every 15 MS pixels.
     """
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(seed)
     pan, truth = dead_leaves(rng, SIZE, bands)
     # As soft as any PAN: edges that are one pixel wide would alias in it.
     pan, truth = (ndimage.gaussian_filter(image, (0, 0.7, 0.7)) for image in (pan, truth))
@@ -80,8 +81,36 @@ def test_a_pan_that_lies_off_here_and_there_does_not_make_ms_look_soft(tmp_path:
 
 
 def test_noise_of_ms_does_not_make_it_look_crisp(tmp_path: Path) -> None:
-    """Noise of the bands is a tenth of their detail's energy and more; the bands do not have it in common."""
+    """The noise of the bands has as much energy as their detail, but they do not have it in common."""
     assert measured(*write_scene(tmp_path, 0.25, noise=0.03)) == pytest.approx(0.25, abs=0.04)
+
+
+@pytest.mark.parametrize("gain", [0.25, 0.4])
+def test_bands_that_have_nothing_in_common_do_not_tell_it(tmp_path: Path, gain: float) -> None:
+    """PAN sees half of each of two images; what little they share by chance says nothing."""
+    pan, ms = write_scene(tmp_path, gain)
+    (tmp_path / "other").mkdir()
+    other_pan, other_ms = write_scene(tmp_path / "other", gain, seed=8)
+    images = [rasterio.open(path).read() for path in (pan, other_pan, ms, other_ms)]
+    geo = [FileFacts(transform=Affine(step, 0, 0, 0, -step, 0)) for step in (1.0, 4.0)]
+    write_tif(pan, (images[0] + images[1]) / 2, geo[0])
+    write_tif(ms, np.stack([images[2][0], images[3][0]]), geo[1])
+    assert measured(pan, ms) == pytest.approx(gain, abs=0.04)
+
+
+@pytest.mark.parametrize("odd", ["constant", "empty", "copies"])
+def test_bands_that_cannot_tell_it_do_not_hide_it(tmp_path: Path, odd: str) -> None:
+    pan, ms = write_scene(tmp_path, 0.25, noise=0.03)
+    with rasterio.open(ms) as file:
+        bands = file.read()
+    if odd == "copies":  # grey stored as RGB: its noise is the same in all bands
+        bands = bands[[0, 0, 0]]
+    elif odd == "constant":
+        bands[1:] = 3.0
+    else:
+        bands[3] = np.nan
+    write_tif(ms, bands, FileFacts(transform=Affine(4.0, 0, 0, 0, -4.0, 0)))
+    assert measured(pan, ms) == pytest.approx(0.25, abs=0.04)
 
 
 def test_of_a_single_band_pan_tells_it(tmp_path: Path) -> None:

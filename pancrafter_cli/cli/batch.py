@@ -35,8 +35,9 @@ def command(
     manifest: Path = typer.Argument(
         ...,
         help="CSV with the columns pan, ms (several files separated by ';'; none where pan is the folder of a product) "
-        "and, as wanted, output (in --out) and the flags sensor, nodata, registration, ratio, ms_origin of a scene; "
-        "paths start at the CSV. Or a folder: of one subfolder for each scene, or of NAME_pan.tif and NAME_ms.tif.",
+        "and, as wanted, output (in --out) and the flags sensor, ms_mtf, nodata, registration, ratio, ms_origin, dem "
+        "of a scene; paths start at the CSV. Or a folder: of one subfolder for each scene, or of NAME_pan.tif and "
+        "NAME_ms.tif.",
     ),
     out: Path = typer.Option(..., metavar="DIR", help="Folder for the products, SCENE.tif each; made if needed."),
     method: opt.Method = opt.DEFAULT_METHOD,
@@ -99,12 +100,12 @@ def command(
         nodata=parse_nodata(nodata),
         ratio=ratio,
         ms_origin=parse_point(ms_origin, "--ms-origin"),
-        dem=None if dem is None else dem.absolute(),
+        dem=dem,
         overwrite=overwrite,
         stac=stac,
         command=("pancrafter", *sys.argv[1:]),
     )
-    make_tiling(tile or DEFAULT_TILE, options.halo)  # raises now what every scene would
+    make_tiling(DEFAULT_TILE if tile is None else tile, options.halo)  # raises now what every scene would
     plan = plan_batch(manifest, out, options, confidence=confidence)
     outcomes = broken_outcomes(plan)
     try:

@@ -34,7 +34,7 @@ def command(
     geometry: GeometryChoice = typer.Option(
         GeometryChoice.AREA, help="area: pixels are areas; toolbox: MS samples at 4k + 2 (always so for h5)."
     ),
-    sensor: opt.Sensor = None,
+    sensor: str | None = typer.Option(None, help="Sensor of all scenes; default: from metadata, else generic MTF."),
     size: int = typer.Option(1024, help="MS pixels a side taken from the middle of larger scenes (reduced)."),
     shift: str | None = typer.Option(None, metavar="S,S,...", help="Move MS by so many MS pixels: robustness curve."),
     registration: opt.Registration = "auto",

@@ -40,7 +40,7 @@ def command(
         "georeferencing.",
     ),
     ms_origin: opt.MsOrigin = None,
-    dem: opt.Dem = None,
+    dem: Path | None = typer.Option(None, metavar="FILE", readable=False, help="As given to sharpen (--full-res)."),
     peak: float | None = typer.Option(
         None, help="Greatest possible DN; default: of the sensor, else of the reference."
     ),
@@ -48,7 +48,7 @@ def command(
     geometry: GeometryChoice = typer.Option(
         GeometryChoice.AREA, help="area: pixels are areas; toolbox: MS samples at 4k + 2, as in published tables."
     ),
-    registration: opt.Registration = "auto",
+    registration: str = typer.Option("auto", help="As given to sharpen: auto, off or DX,DY (--full-res)."),
     report: Path | None = typer.Option(None, metavar="DIR", help="Write DIR/index.html with pictures and maps."),
     bands: str | None = typer.Option(None, metavar="R,G,B", help="Bands shown in the report, counted from 1."),
     as_json: opt.AsJson = False,

@@ -25,24 +25,28 @@ FloatArray = NDArray[np.float64]
 # What is tried; the answer lies between the first and the last. Beyond, a Gaussian no longer describes what was done.
 _GAINS = (0.15, 0.22, 0.3, 0.4, 0.5, 0.6)
 _MOST_WINDOWS, _MOST_BANDS = 25, 8
-_LEAST_CORRELATION = 0.3  # of the detail of PAN and MS: below it, nothing can be told
+_LEAST_CORRELATION = 0.3  # of the detail of PAN and MS, or of two bands: below it, nothing can be told
+_SAME_BAND = 0.9995  # correlation of a band with its copy, which has its noise too
 
 
 def measure_mtf(scene: Measurable, windows: Sequence[Window]) -> float:
     """Gain at the MS Nyquist frequency of the Gaussian that makes PAN as soft as MS, 0.15 to 0.6.
 
     With the right one, fine detail of MS is to that of PAN as coarse detail is; of too soft a PAN, more is needed of
-    the fine. The detail of MS is what pairs of its bands have in common: noise is not, and where PAN is displaced
-    locally (relief, moving objects) the bands still lie on each other, so that MS does not look softer than it is. Of
-    a single band it is what it has in common with PAN. Where PAN explains too little of MS to tell, it is 0.3.
+    the fine. The detail of MS is what pairs of its bands have in common: noise of each band's own is not, and where
+    PAN is displaced locally (relief, moving objects) the bands still lie on each other, so that MS does not look softer
+    than it is. Where no two bands are alike, and of a single band, it is what a band has in common with PAN. Where
+    PAN explains too little of MS to tell, it is 0.3.
     """
     energy = _Energy.zero(min(scene.bands, _MOST_BANDS))
     for window in windows[:: math.ceil(len(windows) / _MOST_WINDOWS)]:
         energy += _measured(scene, window)
     explained = energy.explained()
-    if not explained.mean() >= _LEAST_CORRELATION**2:
+    if not explained.any() or explained[explained > 0].mean() < _LEAST_CORRELATION**2:
         return DEFAULT_MS_GAIN
-    lacking = energy.of_single_bands(explained) if len(explained) == 1 else energy.of_pairs(explained)
+    lacking = energy.of_pairs(explained)
+    if lacking is None:
+        lacking = energy.of_single_bands(explained)
     if lacking is None:
         return DEFAULT_MS_GAIN
     # It falls as the gain grows; interp asks for rising numbers.
@@ -84,8 +88,9 @@ class _Energy:
     def of_pairs(self, explained: FloatArray) -> FloatArray | None:
         """The same by what pairs of bands have in common; the more PAN explains of them, the more they count."""
         one, two = np.triu_indices(len(explained), 1)
-        fine = self.ms[1]
-        alike = fine[one, two] ** 2 / np.maximum(fine[one, one] * fine[two, two], np.finfo(float).tiny)
+        own = self.ms[:, one, one] * self.ms[:, two, two]
+        alike = (self.ms[:, one, two] ** 2 / np.maximum(own, np.finfo(float).tiny)).min(axis=0)
+        alike = np.where((alike >= _LEAST_CORRELATION**2) & (alike < _SAME_BAND**2), alike, 0.0)
         common = self.ms[:, one, two] / self.pan[..., None]
         steps = _mean_log_step(common, explained[one] * explained[two] * alike)
         return None if steps is None else steps / 2  # of energies, not amplitudes
@@ -106,7 +111,8 @@ def _measured(scene: Measurable, window: Window) -> _Energy:
     stored, valid = scene.read_ms(*window)
     bands = np.unique(np.linspace(0, scene.bands - 1, min(scene.bands, _MOST_BANDS)).round().astype(int))
     pans, supported = zip(*(pan_on_ms(scene, window, gain) for gain in _GAINS), strict=True)
-    use = np.logical_and.reduce([*supported, valid[bands].all(axis=0, keepdims=True)])
+    there = valid[bands].any(axis=(1, 2), keepdims=True)
+    use = np.logical_and.reduce([*supported, (valid[bands] | ~there).all(axis=0, keepdims=True)])
     ms = _centred(stored[bands].astype(np.float64), use)
     pan = _centred(np.concatenate(pans), use)
     kinds = [(detail(pan, use, sigma), detail(ms, use, sigma)) for sigma in (COARSE, FINE)]

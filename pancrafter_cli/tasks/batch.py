@@ -7,12 +7,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pancrafter_cli.errors import ModelError, OutputError, PancrafterError, UsageError
+from pancrafter_cli.raster.align import SceneOptions
+from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.outputs import Finished, remove_unfinished
 from pancrafter_cli.raster.paths import is_local
 from pancrafter_cli.raster.stac import item_path
@@ -75,11 +78,13 @@ def plan_batch(manifest: Path, out: Path, options: SharpenOptions, *, confidence
     """The jobs of a manifest; `options` says how to sharpen where the manifest does not, its paths are not used.
 
     Products go to `out`, under the scene's name; confidence: a layer beside each. Raises UsageError for a manifest that
-    is none, products of one name, products over inputs, and methods or models that do not exist.
+    is none, products of one name, products over inputs, options that no scene could have, and methods or models that do
+    not exist; RasterError for heights that cannot be read.
     """
     check_method(options.method)
     digest = _model_sha256(options.model) if options.method == NETWORK else None
-    options = replace(options, model=_anywhere(options.model))
+    options = replace(options, model=_anywhere(options.model), dem=_readable(options.dem))
+    SceneOptions(options.ratio, options.ms_origin, options.nodata, ms_mtf=options.ms_mtf)  # raises what all would
     found = read_manifest(manifest, out)
     jobs = tuple(Job(entry.scene, _options(entry, out, options, confidence), digest) for entry in found.scenes)
     _check_products(jobs)
@@ -216,6 +221,14 @@ def _options(entry: Entry, out: Path, options: SharpenOptions, confidence: bool)
         confidence=output.with_name(f"{output.stem}-confidence.tif") if confidence else None,
         **entry.given,
     )
+
+
+def _readable(dem: Path | None) -> Path | None:
+    """Heights for all scenes, if there are any, by an absolute path. Raises RasterError when they cannot be opened."""
+    if dem is None:
+        return None
+    with closing(open_raster(dem)):
+        return _absolute(dem)
 
 
 def _absolute(path: Path) -> Path:

@@ -67,7 +67,7 @@ def input_files(options: SharpenOptions) -> list[Path]:
     """All files that a scene depends on. Raises UsageError or RasterError for what cannot be opened."""
     asked = resolve_product(options)[0]
     files: list[Path] = []
-    for path in (asked.pan, *asked.ms):
+    for path in (asked.pan, *asked.ms, *(() if asked.dem is None else (asked.dem,))):
         with closing(open_raster(path)) as opened:
             files += opened.files
     return list(dict.fromkeys(files))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pancrafter_cli.errors import UsageError
-from pancrafter_cli.raster.align import parse_nodata
+from pancrafter_cli.raster.align import SceneOptions, parse_nodata
 from pancrafter_cli.raster.paths import is_local
 from pancrafter_cli.raster.products import is_raster
 from pancrafter_cli.tasks.pairing import Entry, Found, pair_folder, scene_name
@@ -77,6 +77,8 @@ def _entry(where: str, header: list[str], row: list[str], base: Path) -> Entry:
     ms = tuple(_path(part.strip(), base) for part in cells.get("ms", "").split(";") if part.strip())
     output = Path(cells["output"]) if cells.get("output") else None
     given = {name: _value(where, name, cells[name]) for name in _FIELDS if cells.get(name)}
+    if "dem" in given:
+        given["dem"] = _path(cells["dem"], base.absolute())
     folder = not ms and not is_raster(pan)
     name = output.with_suffix("").as_posix() if output else pan.resolve().name if folder else scene_name(pan)
     return Entry(name, pan, ms, output, given)
@@ -98,6 +100,10 @@ def _value(where: str, name: str, text: str) -> Any:
         raise UsageError(f"{where}: {name} {text!r} is not possible", _EXAMPLES[name]) from error
 
 
+def _mtf(text: str) -> float | None:
+    return SceneOptions(ms_mtf=float(text)).ms_mtf
+
+
 def _point(text: str) -> tuple[float, float]:
     x, y = (float(part) for part in text.split(","))
     return x, y
@@ -105,9 +111,15 @@ def _point(text: str) -> tuple[float, float]:
 
 _FIELDS: dict[str, Callable[[str], Any]] = {
     "sensor": str,
+    "ms_mtf": _mtf,
     "nodata": parse_nodata,
     "registration": parse_registration,
     "ratio": float,
     "ms_origin": _point,
+    "dem": Path,
 }
-_EXAMPLES = {"ratio": "give a number, such as 4", "ms_origin": 'give X,Y in PAN pixels, such as "0.5,-2"'}
+_EXAMPLES = {
+    "ms_mtf": "give a number, such as 0.3",
+    "ratio": "give a number, such as 4",
+    "ms_origin": 'give X,Y in PAN pixels, such as "0.5,-2"',
+}
