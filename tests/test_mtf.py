@@ -67,9 +67,9 @@ def measured(pan: Path, ms: Path) -> float:
 
 
 @pytest.mark.parametrize("ratio", [2, 3, 4])
-@pytest.mark.parametrize("gain", [0.2, 0.3, 0.45])
+@pytest.mark.parametrize("gain", [0.2, 0.3, 0.45, 0.7])
 def test_the_mtf_of_a_scene_is_found(tmp_path: Path, gain: float, ratio: int) -> None:
-    assert measured(*write_scene(tmp_path, gain, ratio)) == pytest.approx(gain, abs=0.04)
+    assert measured(*write_scene(tmp_path, gain, ratio)) == pytest.approx(gain, abs=max(0.04, 0.08 * gain))
 
 
 def test_nodata_and_noise_do_not_move_it(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_it_is_found_in_the_only_corner_that_is_valid(tmp_path: Path) -> None:
         assert measured(pan, ms) == pytest.approx(0.45, abs=0.08)
 
 
-@pytest.mark.parametrize(("gain", "bound"), [(0.07, 0.15), (0.8, 0.6)])
+@pytest.mark.parametrize(("gain", "bound"), [(0.07, 0.15), (0.97, 0.9)])
 def test_it_stays_where_sensors_are(tmp_path: Path, gain: float, bound: float) -> None:
     assert measured(*write_scene(tmp_path, gain)) == bound
 

@@ -1,7 +1,7 @@
 """How much softer MS is than PAN, measured on the scene.
 
 Sensors' MTFs are published, but products are resampled and sharpened on the ground: at the Nyquist frequency of MS,
-real scenes show anything between 0.1 and 0.8 of what PAN shows there. A blur that is off by that much takes away from
+real scenes show anything between 0.1 and 0.9 of what PAN shows there. A blur that is off by that much takes away from
 PAN what MS has too, or leaves in it what MS never had.
 """
 
@@ -23,14 +23,14 @@ from pancrafter_cli.raster.windows import Window
 FloatArray = NDArray[np.float64]
 
 # What is tried; the answer lies between the first and the last. Beyond, a Gaussian no longer describes what was done.
-_GAINS = (0.15, 0.22, 0.3, 0.4, 0.5, 0.6)
+_GAINS = (0.15, 0.22, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _MOST_WINDOWS, _MOST_BANDS = 25, 8
 _LEAST_CORRELATION = 0.3  # of the detail of PAN and MS, or of two bands: below it, nothing can be told
 _SAME_BAND = 0.9995  # correlation of a band with its copy, which has its noise too
 
 
 def measure_mtf(scene: Measurable, windows: Sequence[Window]) -> float:
-    """Gain at the MS Nyquist frequency of the Gaussian that makes PAN as soft as MS, 0.15 to 0.6.
+    """Gain at the MS Nyquist frequency of the Gaussian that makes PAN as soft as MS, 0.15 to 0.9.
 
     With the right one, fine detail of MS is to that of PAN as coarse detail is; of too soft a PAN, more is needed of
     the fine. The detail of MS is what pairs of its bands have in common: noise of each band's own is not, and where
