@@ -1,9 +1,10 @@
 #!/usr/bin/env python
 """Measure what the confidence layer is worth: its rank correlation with the true error, on scenes whose truth is known.
 
-    python examples/measure_confidence.py SCENES vhr-henan wv2-rotterdam-1 wv2-rotterdam-2 ikonos wv2-8band gf2-rr-val \\
-        pleiades-rr-val landsat8-pamplona dg-4band geoeye1-8bit landsat7-05 qb-shifted-2 wv3-chip-0
+    python examples/measure_confidence.py SCENES NAME [NAME ...]
 
+The project's figures are for vhr-henan, wv2-rotterdam-1, wv2-rotterdam-2, ikonos, wv2-8band, gf2-rr-val,
+pleiades-rr-val, landsat8-pamplona, dg-4band, geoeye1-8bit, landsat7-05, qb-shifted-2 and wv3-chip-0.
 SCENES is a folder of folders with pan.tif and ms.tif. PAN and MS are reduced by Wald's protocol, so that the original
 MS is the truth; a folder that has a gt.tif too is taken as it is. The synthetic demo scene comes last. The true error
 of a block of 8 x 8 PAN pixels is the mean over pixels and bands of |sharp - truth|, relative to the mean of the truth.
