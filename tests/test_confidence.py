@@ -253,11 +253,17 @@ def test_tiles_are_judged_as_the_whole_image(tmp_path: Path) -> None:
     np.testing.assert_allclose(read(tmp_path / "c2.tif"), read(tmp_path / "c1.tif"), atol=1e-5)
 
 
-def test_without_consistency_the_network_drifts(tmp_path: Path) -> None:
+def test_what_is_not_pulled_onto_ms_drifts(tmp_path: Path) -> None:
+    """Brovey takes its brightness from PAN, also where PAN shows something else."""
     painted_pair(tmp_path)
     files = tmp_path / "pan.tif", tmp_path / "ms.tif"
-    free = sharpen(*files, tmp_path / "o.tif", consistency=0, registration="off")
-    assert free.drifting > 0.05  # 0 with it, as the test above says
+
+    def drifting(steps: int) -> float:
+        options = {"method": "brovey", "registration": "off", "overwrite": True}
+        return sharpen(*files, tmp_path / "o.tif", consistency=steps, **options).drifting
+
+    assert drifting(0) > 0.5
+    assert drifting(5) < 0.1
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("uint8", 1.0), ("float32", 0.0)])
