@@ -344,6 +344,7 @@ def test_scenes_are_sharpened_as_the_flags_say(tmp_path: Path, scenes: Path) -> 
     assert "--halo some" in unusable.stderr
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # RPCs tell where they lie
 def test_scenes_with_rpcs_are_skipped_when_their_heights_have_not_changed(tmp_path: Path) -> None:
     (tmp_path / "scenes" / "rpc").mkdir(parents=True)
     write_rpc_scene(tmp_path / "scenes" / "rpc")
