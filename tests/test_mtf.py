@@ -30,21 +30,13 @@ def write_scene(
     noise: float = 0.01,
     hole: bool = False,
     bands: int = 4,
-    displaced: float = 0.0,
     seed: int = 7,
 ) -> list[Path]:
-    """PAN and MS of one place, MS with the MTF `gain` at its Nyquist frequency, its noise that of PAN.
-
-    displaced: MS pixels by which PAN lies off here and there, a little otherwise every 15 MS pixels.
-    """
+    """PAN and MS of one place, MS with the MTF `gain` at its Nyquist frequency, its noise that of PAN."""
     rng = np.random.default_rng(seed)
     pan, truth = dead_leaves(rng, SIZE, bands)
     # As soft as any PAN: edges that are one pixel wide would alias in it.
     pan, truth = (ndimage.gaussian_filter(image, (0, 0.7, 0.7)) for image in (pan, truth))
-    if displaced:
-        y, x = np.indices((SIZE, SIZE))
-        waves = ratio * displaced * np.sin(2 * np.pi * np.stack([x, y]) / (15 * ratio))
-        pan = ndimage.map_coordinates(pan[0], np.stack([y, x]) + waves, order=3, mode="nearest")[None]
     axis = AxisMap(ratio, 0.0, SIZE // ratio, SIZE)
     weights = degrade_weights(axis, 0, SIZE // ratio, gain).matrix
     low = apply_weights(weights, weights, truth)
@@ -66,28 +58,25 @@ def measured(pan: Path, ms: Path) -> float:
         return scene.statistics.ms_mtf
 
 
-@pytest.mark.parametrize("ratio", [2, 3, 4])
-@pytest.mark.parametrize("gain", [0.2, 0.3, 0.45, 0.7])
+@pytest.mark.parametrize(
+    ("gain", "ratio"), [*((gain, ratio) for gain in (0.2, 0.3, 0.45) for ratio in (2, 3, 4)), (0.7, 3), (0.7, 4)]
+)
 def test_the_mtf_of_a_scene_is_found(tmp_path: Path, gain: float, ratio: int) -> None:
-    assert measured(*write_scene(tmp_path, gain, ratio)) == pytest.approx(gain, abs=max(0.04, 0.08 * gain))
+    assert measured(*write_scene(tmp_path, gain, ratio)) == pytest.approx(gain, abs=0.04)
 
 
 def test_nodata_and_noise_do_not_move_it(tmp_path: Path) -> None:
     assert measured(*write_scene(tmp_path, 0.4, noise=0.03, hole=True)) == pytest.approx(0.4, abs=0.04)
 
 
-def test_a_pan_that_lies_off_here_and_there_does_not_make_ms_look_soft(tmp_path: Path) -> None:
-    assert measured(*write_scene(tmp_path, 0.4, displaced=0.5)) == pytest.approx(0.4, abs=0.04)
-
-
 def test_noise_of_ms_does_not_make_it_look_crisp(tmp_path: Path) -> None:
-    """The noise of the bands has as much energy as their detail, but they do not have it in common."""
+    """The noise of the bands has as much energy as their detail, but PAN does not have it."""
     assert measured(*write_scene(tmp_path, 0.25, noise=0.03)) == pytest.approx(0.25, abs=0.04)
 
 
 @pytest.mark.parametrize("gain", [0.25, 0.4])
-def test_bands_that_have_nothing_in_common_do_not_tell_it(tmp_path: Path, gain: float) -> None:
-    """PAN sees half of each of two images; what little they share by chance says nothing."""
+def test_bands_need_nothing_in_common_with_each_other(tmp_path: Path, gain: float) -> None:
+    """PAN sees half of each of two images; what little these share by chance says nothing."""
     pan, ms = write_scene(tmp_path, gain)
     (tmp_path / "other").mkdir()
     other_pan, other_ms = write_scene(tmp_path / "other", gain, seed=8)
@@ -117,19 +106,18 @@ def test_of_a_single_band_pan_tells_it(tmp_path: Path) -> None:
     assert measured(*write_scene(tmp_path, 0.4, bands=1, noise=0.03)) == pytest.approx(0.4, abs=0.04)
 
 
-def test_it_is_found_in_the_only_corner_that_is_valid(tmp_path: Path) -> None:
+def test_it_is_found_in_the_only_part_that_is_valid(tmp_path: Path) -> None:
     """None of the windows spread over the scene holds a valid pixel; no warning is printed of means of nothing."""
     pan, ms = write_scene(tmp_path, 0.45)
     for path, step in ((pan, 4), (ms, 1)):
         with rasterio.open(path) as file:
             image = file.read()
         wide = np.full((len(image), 1600 * step, 1600 * step), np.nan, np.float32)
-        wide[:, 70 * step : 70 * step + image.shape[1], 70 * step : 70 * step + image.shape[2]] = image
+        wide[:, 238 * step : 338 * step, 238 * step : 338 * step] = image[:, : 100 * step, : 100 * step]
         write_tif(path, wide, FileFacts(transform=Affine(4 / step, 0, 0, 0, -4 / step, 0)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # Hardly 20 x 20 MS pixels tell it; knowing nothing it would say 0.3.
-        assert measured(pan, ms) == pytest.approx(0.45, abs=0.08)
+        assert measured(pan, ms) == pytest.approx(0.45, abs=0.04)
 
 
 @pytest.mark.parametrize(("gain", "bound"), [(0.07, 0.15), (0.97, 0.9)])
