@@ -16,6 +16,7 @@ import pytest
 import rasterio
 
 from pancrafter_cli.errors import PancrafterError, UsageError
+from pancrafter_cli.raster.part import PartFile, kept_name
 from pancrafter_cli.tasks import batch
 from pancrafter_cli.tasks.batch import Job, Outcome, Plan, look_at, plan_batch, run_batch, run_job
 from pancrafter_cli.tasks.manifest import read_manifest
@@ -440,6 +441,18 @@ def test_a_product_that_another_worker_has_finished_meanwhile_is_no_failure(
 
     monkeypatch.setattr(batch, "sharpen_scene", beaten)
     assert run_job(plan_batch(scenes, tmp_path / "out", BROVEY).jobs[0]).status == "skipped"
+
+
+def test_what_a_run_left_that_was_killed_once_its_product_had_its_name_is_removed(tmp_path: Path, scenes: Path) -> None:
+    job = plan_batch(scenes, tmp_path / "out", BROVEY).jobs[0]
+    run_job(job)
+    out = job.options.output
+    kept_name(out).hardlink_to(out)  # a product takes its name by a link; the other name goes next
+    out.with_name(f".{out.name}.1.abcdef.part.tif").touch()
+    living = PartFile(out, resumable=False)
+    assert run_job(job).status == "skipped"
+    assert set(out.parent.iterdir()) == {out, living.path}
+    living.discard()
 
 
 # --- networks

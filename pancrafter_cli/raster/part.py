@@ -31,6 +31,7 @@ class PartFile:
         else:
             self.path = _own_name(target)
             self._file = FileIO(self.path, "x+b")
+            _lock(self._file)
         self.size = os.fstat(self._file.fileno()).st_size
 
     def truncate(self, size: int) -> None:
@@ -104,10 +105,10 @@ def in_use(part: Path) -> bool:
 
 
 def remove_remains(target: Path) -> None:
-    """Remove unfinished files of a finished product that no other run finds again."""
+    """Remove unfinished files of a finished product that no other run finds again and none is writing."""
     pattern = re.compile(rf"\.{re.escape(_short(target))}\.\d+\.[0-9a-f]{{6}}\.part\.tif")
     for found in target.parent.iterdir():
-        if pattern.fullmatch(found.name):
+        if pattern.fullmatch(found.name) and not in_use(found):
             found.unlink(missing_ok=True)
 
 
@@ -144,6 +145,13 @@ def _locked(path: Path) -> FileIO | None:
             file.close()
             return None
         file.close()
+
+
+def _lock(file: FileIO) -> None:
+    """Let others see that the file is in use, where the file system has locks."""
+    if sys.platform != "win32":
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _opened(path: Path) -> FileIO:

@@ -151,7 +151,7 @@ def _run(job: Job) -> Outcome:
     options = job.options
     state = _state(job)
     if state.kind == "finished" and state.product is not None:
-        return _skipped(job, state.product)
+        return _cleared(_skipped(job, state.product), options)  # its run may have been killed once it had its name
     try:
         options.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -165,11 +165,16 @@ def _run(job: Job) -> Outcome:
     except OutputError:
         state = _state(job)  # a worker that was taken for lost may have been faster
         if state.kind == "finished" and state.product is not None:
-            return _skipped(job, state.product)
+            return _cleared(_skipped(job, state.product), options)
         raise
+    return _cleared(_done(job, result), options)
+
+
+def _cleared(outcome: Outcome, options: SharpenOptions) -> Outcome:
+    """The outcome of a scene whose products are there, after what killed runs left of them has been removed."""
     for path in _products(options):
         remove_unfinished(path)
-    return _done(job, result)
+    return outcome
 
 
 def _state(job: Job) -> State:
