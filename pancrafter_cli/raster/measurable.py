@@ -59,13 +59,17 @@ def measuring_windows(scene: Measurable) -> tuple[list[Window], Iterator[Window]
     )
 
 
-def pan_on_ms(scene: Measurable, window: Window, gain: float) -> tuple[FloatArray, NDArray[np.bool_]]:
+def pan_on_ms(
+    scene: Measurable, window: Window, gain: float, shift: tuple[float, float] = (0.0, 0.0)
+) -> tuple[FloatArray, NDArray[np.bool_]]:
     """PAN degraded to a window of MS pixels (1, h, w), and which of those draw on valid PAN pixels only.
 
-    gain: of the blur at the MS Nyquist frequency.
+    gain: of the blur at the MS Nyquist frequency. shift: (dy, dx), MS pixels by which MS content lies further down and
+    right there than the scene says.
     """
     row, col, height, width = window
-    inverse = scene.ms_map.inverse()
+    dy, dx = shift
+    inverse = GridMap(scene.ms_map.rows.shifted(dy), scene.ms_map.cols.shifted(dx)).inverse()
     rows = degrade_weights(inverse.rows, row, row + height, gain)
     cols = degrade_weights(inverse.cols, col, col + width, gain)
     pan, valid = scene.read_pan(rows.first, cols.first, rows.matrix.shape[1], cols.matrix.shape[1])

@@ -8,20 +8,22 @@ takes away from PAN what MS has too, or leaves in it what MS never had.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN
 from pancrafter_cli.geometry.inputs import COARSE, FINE, detail
+from pancrafter_cli.geometry.matching import correlation_shift
 from pancrafter_cli.raster.measurable import Measurable, pan_on_ms
-from pancrafter_cli.raster.windows import Window
+from pancrafter_cli.raster.windows import Window, all_windows
 
 FloatArray = NDArray[np.float64]
 
 _GAINS = (0.15, 0.22, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # what is tried; the answer lies between the ends
 _MOST_WINDOWS, _MOST_BANDS = 25, 8
+_PART = 32  # MS pixels: what relief and movement displace as one
 _LEAST_CORRELATION = 0.3  # of the fine detail of PAN and MS: below it, nothing can be told
 
 
@@ -29,13 +31,15 @@ def measure_mtf(scene: Measurable, windows: Sequence[Window]) -> float:
     """Gain at the MS Nyquist frequency of the Gaussian that makes PAN as soft as MS, 0.15 to 0.9.
 
     With the right one, fine detail of MS is to that of PAN as coarse detail is; of too soft a PAN, more is needed of
-    the fine. Only what PAN and MS have in common counts: neither noise nor what bands show and PAN does not. Where PAN
-    is displaced locally (relief, moving objects) they have less in common of the fine, and MS looks softer than it is.
-    Where PAN explains too little of MS to tell, it is 0.3.
+    the fine. Only what PAN and MS have in common counts: neither noise nor what bands show and PAN does not. They are
+    compared by parts of 32 MS pixels, each where PAN and MS match best: displaced (relief, a shift that was not
+    corrected), they have less in common of the fine, and MS would look softer than it is. Where PAN explains too little
+    of MS to tell, it is 0.3.
     """
     sums = np.zeros((len(_GAINS), 2, 3, min(scene.bands, _MOST_BANDS)))
     for window in windows[:: math.ceil(len(windows) / _MOST_WINDOWS)]:
-        sums += _products(scene, window)
+        for part in _parts(window):
+            sums += _products(scene, part)
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = sums[:, :, 1] / sums[:, :, 0]
         explained = np.nan_to_num(sums[:, 1, 1] ** 2 / (sums[:, 1, 0] * sums[:, 1, 2]))
@@ -50,19 +54,30 @@ def measure_mtf(scene: Measurable, windows: Sequence[Window]) -> float:
     return round(float(np.interp(0.0, lacking[::-1], _GAINS[::-1])), 3)
 
 
+def _parts(window: Window) -> Iterator[Window]:
+    row, col, height, width = window
+    return ((row + y, col + x, h, w) for y, x, h, w in all_windows(height, width, _PART))
+
+
 def _products(scene: Measurable, window: Window) -> FloatArray:
     """Sums over a window, for each gain, of PAN PAN, PAN MS and MS MS of coarse and fine detail: (gains, 2, 3, C)."""
     stored, valid = scene.read_ms(*window)
     bands = np.unique(np.linspace(0, scene.bands - 1, min(scene.bands, _MOST_BANDS)).round().astype(int))
     ms, valid = stored[bands].astype(np.float64), valid[bands]
-    sums = []
-    for gain in _GAINS:
-        pan, supported = pan_on_ms(scene, window, gain)
+
+    def details(gain: float, shift: tuple[float, float]) -> list[tuple[FloatArray, FloatArray]]:
+        pan, supported = pan_on_ms(scene, window, gain, shift)
         use = valid & supported
         p, m = _centred(pan, use), _centred(ms, use)
-        kinds = [(detail(p, use, sigma), detail(m, use, sigma)) for sigma in (COARSE, FINE)]
-        sums.append([[(x * y).sum(axis=(1, 2)) for x, y in ((a, a), (a, b), (b, b))] for a, b in kinds])
-    return np.array(sums)
+        return [(detail(p, use, sigma), detail(m, use, sigma)) for sigma in (COARSE, FINE)]
+
+    shift = correlation_shift(*details(DEFAULT_MS_GAIN, (0.0, 0.0))[1])
+    return np.array(
+        [
+            [[(x * y).sum(axis=(1, 2)) for x, y in ((p, p), (p, m), (m, m))] for p, m in details(gain, shift)]
+            for gain in _GAINS
+        ]
+    )
 
 
 def _centred(image: FloatArray, use: NDArray[np.bool_]) -> FloatArray:
