@@ -10,6 +10,7 @@ quarters; both in PAN pixels. Exit code 1 when any is 0.1 or more. Uses the buil
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -29,7 +30,7 @@ LARGEST = 0.1  # PAN pixels
 def results(scenes: Path | None) -> Iterator[Found]:
     """Look at one layout after the other, each in a folder of its own."""
     with tempfile.TemporaryDirectory() as top:
-        names = [name for name, _ in built(Path())] + [name for name, _ in real(scenes, Path())] * bool(scenes)
+        names = [name for name, _ in built(Path())] + ([name for name, _ in real(scenes, Path())] if scenes else [])
         for number, name in enumerate(names):
             folder = Path(top) / f"{number}"
             folder.mkdir()
@@ -45,7 +46,9 @@ def main() -> int:
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1"
     print("| layout | recognised as | grid | corners off | content off |\n|---|---|---|---|---|")
     worst = 0.0
-    for found in results(Path(sys.argv[1]) if len(sys.argv) > 1 else None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenes", nargs="?", type=Path, help="folder of real scenes to check too")
+    for found in results(parser.parse_args().scenes):
         print(
             f"| {found.layout} | {found.recognised} | {found.grid} | {found.corners:.4f} | {found.content:.4f} |",
             flush=True,

@@ -9,8 +9,10 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import pytest
 import rasterio
@@ -252,6 +254,60 @@ def test_other_options_make_a_product_stale(tmp_path: Path, scenes: Path, change
     assert says in outcome.message
 
 
+def test_any_input_that_changed_makes_a_product_stale(tmp_path: Path, scenes: Path) -> None:
+    """Inputs of one name, an order of bands, and what GDAL's file beside a raster says of its place."""
+    for name in ("PAN", "MUL"):
+        (tmp_path / name).mkdir()
+    pan, ms = tmp_path / "PAN" / "img.tif", tmp_path / "MUL" / "img.tif"
+    shutil.copy(scenes / "s00/pan.tif", pan)
+    shutil.copy(scenes / "s00/ms.tif", ms)
+    bands = []
+    with rasterio.open(ms) as file:
+        for k in (1, 2):
+            bands.append(tmp_path / f"b{k}.tif")
+            with rasterio.open(bands[-1], "w", **file.profile | {"count": 1}) as one:
+                one.write(file.read(k), 1)
+    whole = Job("whole", replace(BROVEY, pan=pan, ms=(ms,), output=tmp_path / "whole.tif"))
+    apart = Job("apart", replace(BROVEY, pan=pan, ms=tuple(bands), output=tmp_path / "apart.tif"))
+    assert [run_job(job).status for job in (whole, apart)] == ["done", "done"]
+    turned = replace(apart, options=replace(apart.options, ms=tuple(bands[::-1])))
+    assert "made from its files in another order" in look_at(turned).message
+    beside = ms.with_name("img.tif.aux.xml")
+    beside.write_text('<PAMDataset><PAMRasterBand band="1"><Metadata><MDI key="STATISTICS_MEAN">5</MDI></Metadata>'
+                      "<Histograms><HistItem/></Histograms></PAMRasterBand></PAMDataset>")  # fmt: skip
+    assert look_at(whole).status == "skipped"
+    beside.write_text("<PAMDataset><GeoTransform>500000.5, 2, 0, 5700000, 0, -2</GeoTransform></PAMDataset>")
+    assert "other contents of img.tif.aux.xml" in look_at(whole).message
+    beside.unlink()
+    with rasterio.open(pan, "r+") as file:
+        file.write(file.read() + 1)
+    assert "other contents of img.tif" in look_at(whole).message
+
+
+def test_files_behind_nested_vrts_count(tmp_path: Path, scenes: Path) -> None:
+    ms = tmp_path / "ms.tif"
+    shutil.copy(scenes / "s00/ms.tif", ms)
+    names = [ms, tmp_path / "inner.vrt", tmp_path / "outer.vrt"]
+    with rasterio.open(ms) as file:
+        facts = f'rasterXSize="{file.width}" rasterYSize="{file.height}"', file.crs.to_wkt(), file.transform.to_gdal()
+    for source, vrt in pairwise(names):
+        bands = "".join(
+            f'<VRTRasterBand dataType="UInt16" band="{b}"><SimpleSource><SourceFilename relativeToVRT="1">{source.name}'
+            f"</SourceFilename><SourceBand>{b}</SourceBand></SimpleSource></VRTRasterBand>"
+            for b in (1, 2, 3)
+        )
+        place = f"<SRS>{escape(facts[1])}</SRS><GeoTransform>{str(facts[2])[1:-1]}</GeoTransform>"
+        vrt.write_text(f"<VRTDataset {facts[0]}>{place}{bands}</VRTDataset>")
+    job = Job("s00", replace(BROVEY, pan=scenes / "s00/pan.tif", ms=(names[-1],), output=tmp_path / "o.tif"))
+    assert run_job(job).status == "done"
+    assert look_at(job).status == "skipped"
+    with pytest.raises(PancrafterError, match="is one of the inputs"):
+        sharpen_scene(replace(job.options, output=ms, overwrite=True))
+    with rasterio.open(ms, "r+") as file:
+        file.write(file.read() + 1)
+    assert "other contents of ms.tif" in look_at(job).message
+
+
 def test_files_that_are_no_product_are_never_replaced_unasked(tmp_path: Path, scenes: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "s00.tif").write_text("mine")
@@ -444,14 +500,15 @@ def test_a_product_that_another_worker_has_finished_meanwhile_is_no_failure(
 
 
 def test_what_a_run_left_that_was_killed_once_its_product_had_its_name_is_removed(tmp_path: Path, scenes: Path) -> None:
-    job = plan_batch(scenes, tmp_path / "out", BROVEY).jobs[0]
+    job = plan_batch(scenes, tmp_path / "out", replace(BROVEY, stac=True)).jobs[0]
     run_job(job)
     out = job.options.output
     kept_name(out).hardlink_to(out)  # a product takes its name by a link; the other name goes next
     out.with_name(f".{out.name}.1.abcdef.part.tif").touch()
+    (out.parent / ".s00.json.1.abcdef.part.tif").touch()
     living = PartFile(out, resumable=False)
     assert run_job(job).status == "skipped"
-    assert set(out.parent.iterdir()) == {out, living.path}
+    assert set(out.parent.iterdir()) == {out, out.with_suffix(".json"), living.path}
     living.discard()
 
 

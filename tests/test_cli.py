@@ -61,7 +61,11 @@ def test_data_errors_exit_1_and_usage_errors_exit_2(tmp_path: Path) -> None:
     assert missing.returncode == 1
     assert missing.stderr.startswith("error: ")
     assert "\nhint: " in missing.stderr
-    for wrong in (("--model", "x"), ("--tile", "7"), ("--nonsense",)):
+    classical = "--method", "gsa"
+    for wrong in (
+        ("--model", "x"), ("--tile", "7"), ("--nonsense",), ("--sensor", "hubble"), (*classical, "--device", "cuda"),
+        (*classical, "--runtime", "onnx"), (*classical, "--precision", "bf16"), (*classical, "--model", "x"),
+    ):  # fmt: skip
         done = pancrafter("sharpen", tmp_path / "pan.tif", tmp_path / "ms.tif", "-o", out, *wrong)
         assert done.returncode == 2, wrong
         assert "Traceback" not in done.stderr

@@ -522,6 +522,7 @@ def test_indices_without_a_value_say_so():
 def test_scaled_data_is_recognised():
     truth, _ = pair(26)
     assert looks_scaled(truth / 2047)
+    assert looks_scaled(truth / 2047 - 0.01)  # reflectance of deep shadow
     assert not looks_scaled(truth)
     assert not looks_scaled(np.array([[[0.0, 1.0]]]))  # a dark image of whole DN
     assert not looks_scaled(np.array([[[np.nan]]]))

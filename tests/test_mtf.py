@@ -146,6 +146,17 @@ def test_where_pan_says_nothing_of_ms_it_is_the_generic_one(tmp_path: Path, kind
     assert measured(pan, ms) == DEFAULT_MS_GAIN
 
 
+def test_it_says_where_it_is_from(tmp_path: Path) -> None:
+    pan, ms = write_scene(tmp_path, 0.4)
+    for given, source in ((None, "measured"), (0.3, "given")):
+        with open_scene(pan, [ms], SceneOptions(ms_mtf=given)) as scene:
+            assert scene.statistics.ms_mtf_source == source
+    with rasterio.open(pan, "r+") as file:
+        file.write(np.full((1, SIZE, SIZE), 5, np.float32))
+    result = sharpen(pan, ms, tmp_path / "o.tif", method="exp")
+    assert (result.ms_mtf, result.ms_mtf_source) == (0.3, "assumed")
+
+
 def test_what_is_known_is_not_measured(tmp_path: Path) -> None:
     pan, ms = write_scene(tmp_path, 0.45)
     with open_scene(pan, [ms], SceneOptions(ms_mtf=0.2)) as scene:

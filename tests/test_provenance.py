@@ -25,8 +25,9 @@ from pancrafter_cli import __version__, sharpen
 from pancrafter_cli.errors import GeometryError, OutputError
 from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.raster.stac import acquisition_time, footprint
-from pancrafter_cli.tasks.provenance import command_tags, hashing, input_file
+from pancrafter_cli.tasks.provenance import command_tags, hashing, input_file, request_tags
 from pancrafter_cli.tasks.score import ScoreOptions, score
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 from pancrafter_cli.zoo import load_model
 from tests.pairs import write_pair
 from tests.scene_factory import FileFacts, write_tif
@@ -98,15 +99,18 @@ def test_what_lets_one_in_is_not_kept() -> None:
         "PANCRAFTER_COMMAND": "pancrafter sharpen /vsicurl/https://host/pan.tif https://host/ms.tif 'a b'"
     }
     assert command_tags(()) == {}
+    dem = SharpenOptions(Path("p"), (), Path("o"), dem=Path("https://host/x/dem.tif?X-Sig=abc/d"))
+    assert json.loads(request_tags(dem)["PANCRAFTER_REQUEST"])["dem"] == "dem.tif"
     assert input_file(Path("/vsicurl/https://host/x/pan.tif?X-Sig=abc/d")).name == "pan.tif"
 
 
-def test_files_inside_archives_are_named_but_not_hashed(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+def test_of_files_inside_archives_the_archive_is_hashed(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(tmp_path / "pair.zip", "w") as archive:
         archive.write(pair[0], "pan.tif")
     sharpen(f"/vsizip/{tmp_path}/pair.zip/pan.tif", pair[1], tmp_path / "o.tif", method="exp")
     pan, ms = json.loads(tags(tmp_path / "o.tif")["PANCRAFTER_INPUTS"])
-    assert pan == {"name": "pan.tif", "bytes": None, "sha256": None}
+    whole = (tmp_path / "pair.zip").read_bytes()
+    assert pan == {"name": "pan.tif", "bytes": len(whole), "sha256": hashlib.sha256(whole).hexdigest()}
     assert len(ms["sha256"]) == 64
 
 
@@ -199,7 +203,14 @@ def test_an_item_is_dated_to_now_when_nobody_knows_better(tmp_path: Path, pair: 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("2024:02:29 23:59:59", "2024-02-29T23:59:59+00:00"), ("2023:02:29 00:00:00", None), ("", None)],
+    [
+        ("2024:02:29 23:59:59", "2024-02-29T23:59:59+00:00"),
+        ("2020-05-06T12:34:56.7+08:00", "2020-05-06T12:34:56+08:00"),
+        ("2020-05-06 12:34:56-0330", "2020-05-06T12:34:56-03:30"),
+        ("2020-05-06T12:34:56Z", "2020-05-06T12:34:56+00:00"),
+        ("2023:02:29 00:00:00", None),
+        ("", None),
+    ],
 )
 def test_times_in_metadata(tmp_path: Path, text: str, expected: str | None) -> None:
     path = write_tif(tmp_path / "a.tif", np.zeros((1, 4, 4), np.uint8))
@@ -228,8 +239,29 @@ def test_an_item_is_not_overwritten_unasked(tmp_path: Path, pair: tuple[Path, Pa
         sharpen(*pair, tmp_path / "o.tif", method="exp", stac=True)
     assert (tmp_path / "o.json").read_text() == "precious"
     assert not (tmp_path / "o.tif").exists()
-    sharpen(*pair, tmp_path / "o.tif", method="exp", stac=True, overwrite=True)
-    assert json.loads((tmp_path / "o.json").read_text())["id"] == "o"
+    with pytest.raises(OutputError, match=r"o\.json: is no STAC item of o\.tif"):
+        sharpen(*pair, tmp_path / "o.tif", method="exp", stac=True, overwrite=True)
+    assert (tmp_path / "o.json").read_text() == "precious"
+
+
+def test_an_item_goes_with_the_product_it_describes(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    def method() -> str:
+        return str(json.loads((tmp_path / "o.json").read_text())["properties"]["pancrafter:method"])
+
+    for name in ("exp", "brovey"):
+        sharpen(*pair, tmp_path / "o.tif", method=name, stac=True, overwrite=True)
+        assert method() == name
+    sharpen(*pair, tmp_path / "o.tif", method="gsa", overwrite=True)
+    assert not (tmp_path / "o.json").exists()
+    (tmp_path / "o.json").write_text("precious")
+    sharpen(*pair, tmp_path / "o.tif", method="exp", overwrite=True)
+    assert (tmp_path / "o.json").read_text() == "precious"
+
+
+def test_a_local_crs_lies_nowhere_on_earth() -> None:
+    site = Grid(Affine.identity(), 10, 10, 'LOCAL_CS["site",UNIT["metre",1]]')
+    with pytest.raises(GeometryError, match="longitude and latitude"):
+        footprint(site)
 
 
 def area(ring: list[list[float]]) -> float:

@@ -20,6 +20,8 @@ from pancrafter_cli.raster.crs import same_crs
 from pancrafter_cli.raster.scene import nearest_pixels
 from pancrafter_cli.raster.warp import sample_cubic
 from pancrafter_cli.raster.windows import all_windows, spread_windows
+from pancrafter_cli.tasks.sharpen import sharpen_scene
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 from tests.scene_factory import PAN_TRANSFORM, FileFacts, ms_transform, smooth_image, write_pair, write_tif
 
 NO_PLACE = FileFacts(transform=None)
@@ -220,6 +222,37 @@ def test_a_true_alpha_band_is_a_mask_and_not_a_band(tmp_path):
         assert scene.bands == 3
         assert np.array_equal(scene.valid(0, 0, 32, 40)[0], grown(dotted((8, 10), (2, 2))))
         assert scene.needs_mask
+
+
+@pytest.mark.parametrize(("opaque", "bands"), [(255.0, 3), (1.0, 3), (200.0, 4)])
+def test_alpha_among_floats_is_opaque_as_integers_are(tmp_path, opaque, bands):
+    """GDAL's warper writes 255 into the alpha of floats."""
+    image = smooth_image(4, 8, 10).astype("float32")
+    image[3] = opaque
+    image[3, 2, 2] = 0
+    facts = ms_facts(colours=["red", "green", "blue", "alpha"], options={"alpha": "YES"})
+    ms = write_tif(tmp_path / "m.tif", image, facts)
+    pan = write_tif(tmp_path / "p.tif", smooth_image(1, 32, 40).astype("uint16"))
+    with open_scene(pan, [ms]) as scene:
+        assert scene.bands == bands
+        assert np.array_equal(scene.valid(0, 0, 32, 40)[0], grown(dotted((8, 10), (2, 2)))) == (bands == 3)
+
+
+def test_masks_that_differ_from_band_to_band_become_a_value(tmp_path):
+    """A GeoTIFF has one mask for all bands: what is invalid in one only would count as 0 DN."""
+    files = []
+    for k in range(2):
+        mask = dotted((8, 10), (k, k))
+        files.append(write_tif(tmp_path / f"m{k}.tif", smooth_image(1, 8, 10).astype("int16"), ms_facts(mask=mask)))
+    pan = write_tif(tmp_path / "p.tif", smooth_image(1, 32, 40).astype("int16"))
+    with open_scene(pan, files) as scene:
+        assert (scene.nodata, scene.needs_mask) == (-32768.0, False)
+    sharpen_scene(SharpenOptions(pan, tuple(files), tmp_path / "o.tif", method="exp", registration="off"))
+    with rasterio.open(tmp_path / "o.tif") as product:
+        for k in range(2):
+            assert np.array_equal(product.read_masks(k + 1) > 0, grown(dotted((8, 10), (k, k))))
+    with open_scene(pan, files[:1]) as scene:
+        assert (scene.nodata, scene.needs_mask) == (None, True)
 
 
 def test_near_infrared_labelled_alpha_is_a_band(tmp_path):

@@ -241,6 +241,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         ({"registration": (0.5, 0.0)}, "registration"),
         ({"ms_mtf": 0.2}, "MTF of MS"),
         ({"nodata": 500.0}, "grid, bands or nodata"),
+        ({"nodata": "auto"}, "ratio, MS origin or nodata"),
         ({"blend": 8}, "blend"),
     ],
 )
@@ -251,6 +252,27 @@ def test_other_options_start_over(runs: Runs, changes: dict[str, Any], said: str
     assert said in result.notices[0]
     runs.sharpen(**changes, output=runs.folder / "whole" / "p.tif")
     assert runs.left() == {"o.tif": (runs.folder / "whole" / "p.tif").read_bytes()}
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_the_layer_of_a_run_that_had_one_goes_with_it(runs: Runs, resume: bool) -> None:
+    layer = runs.options.output.with_name("c.tif")
+    runs.interrupt(confidence=layer)
+    assert layer.with_name(".c.tif.part.tif").exists()
+    runs.sharpen(resume=resume)
+    assert runs.left() == runs.whole
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_another_place_of_ms_starts_over(runs: Runs) -> None:
+    for path in (runs.options.pan, *runs.options.ms):
+        with rasterio.open(path) as file:
+            image, profile = file.read(), {k: v for k, v in file.profile.items() if k not in ("crs", "transform")}
+        with rasterio.open(path, "w", **profile) as file:
+            file.write(image)
+    runs.options = replace(runs.options, ratio=4.0, ms_origin=(0.0, 0.0))
+    runs.interrupt()
+    assert "ratio, MS origin or nodata" in runs.sharpen(ms_origin=(-0.25, 0.0)).notices[0]
 
 
 def test_other_inputs_start_over(runs: Runs) -> None:

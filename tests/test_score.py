@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,11 +17,16 @@ from pancrafter_cli.errors import GeometryError, MetricError, PancrafterError, R
 from pancrafter_cli.geometry.sensors import mtf_of
 from pancrafter_cli.geometry.toolbox import decimate, mtf_lowpass, upsample23
 from pancrafter_cli.metrics.streaming import reduced_scores
+from pancrafter_cli.raster.scene import SceneOptions
+from pancrafter_cli.tasks import eval_cases
+from pancrafter_cli.tasks.eval_cases import Scoring, cases
 from pancrafter_cli.tasks.eval_options import Contestant, EvalOptions, EvalResult, EvalRow, contestants, means
 from pancrafter_cli.tasks.eval_report import to_csv, to_markdown, write_evaluation
 from pancrafter_cli.tasks.evaluate import evaluate
 from pancrafter_cli.tasks.score import EXP, FUSED, ScoreOptions, score
 from pancrafter_cli.tasks.score_report import write_score_report
+from pancrafter_cli.tasks.sharpen import sharpen_scene
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 from tests.pairs import textured, write_pair
 from tests.scene_factory import FileFacts, write_tif
 from tests.test_cli import pancrafter
@@ -114,6 +120,10 @@ def bad_scores(scene: Path) -> dict[str, tuple[ScoreOptions, type[PancrafterErro
         "nothing valid": (ScoreOptions(empty, reference=truth), MetricError, "no pixel is valid"),
         "unknown sensor": (ScoreOptions(truth, reference=truth, sensor="hubble"), UsageError, "hubble"),
         "no ratio": (ScoreOptions(truth, reference=truth, ratio=1), UsageError, "ratio"),
+        "no number": (ScoreOptions(truth, reference=truth, ratio=math.nan), UsageError, "ratio"),
+        "no peak": (ScoreOptions(truth, reference=truth, peak=0), UsageError, "peak"),
+        "no border": (ScoreOptions(truth, reference=truth, cut=-1), UsageError, "cut"),
+        "a border without reference": (ScoreOptions(truth, cut=3, **pair), UsageError, "--cut and --peak"),
         "nothing to score against": (ScoreOptions(truth), UsageError, "nothing to score"),
         "both": (ScoreOptions(truth, reference=truth, **pair), UsageError, "reference and PAN"),
         "not of this scene": (ScoreOptions(small, **pair), MetricError, "overlap of PAN and MS"),
@@ -123,7 +133,8 @@ def bad_scores(scene: Path) -> dict[str, tuple[ScoreOptions, type[PancrafterErro
 
 NAMES = [
     "another size", "another band count", "another place", "smaller than a block", "nothing valid", "unknown sensor",
-    "no ratio", "nothing to score against", "both", "not of this scene", "missing",
+    "no ratio", "no number", "no peak", "no border", "a border without reference", "nothing to score against", "both",
+    "not of this scene", "missing",
 ]  # fmt: skip
 
 
@@ -133,6 +144,44 @@ def test_bad_input_gets_one_clear_error(scene: Path, name: str) -> None:
     with pytest.raises(kind, match=found) as caught:
         scored(options)
     assert caught.value.hint
+
+
+def test_the_ratio_is_what_the_product_says(scene: Path) -> None:
+    write_pair(scene / "two", seed=6, pan_size=256, ratio=2, bands=4)
+    product = scene / "o.tif"
+    sharpen(scene / "two/pan.tif", scene / "two/ms.tif", product, method="gsa", registration="off")
+    said = scored(ScoreOptions(product, reference=scene / "truth.tif"))
+    assert said == scored(ScoreOptions(product, reference=scene / "truth.tif", ratio=2))
+    assert (
+        said["fused"]["ergas"]
+        != scored(ScoreOptions(product, reference=scene / "truth.tif", ratio=4))["fused"]["ergas"]
+    )
+
+
+def test_the_sensor_is_not_guessed_from_paths_in_our_own_tags(scene: Path) -> None:
+    folder = scene / "ikonos"
+    write_pair(folder, seed=5, pan_size=128, ratio=4, bands=4)
+    command = ("pancrafter", "sharpen", str(folder / "pan.tif"))
+    for sensor in (None, "WV2"):
+        product = folder / f"{sensor}.tif"
+        asked = SharpenOptions(folder / "pan.tif", (folder / "ms.tif",), product, "gsa", sensor=sensor, command=command)
+        sharpen_scene(asked)
+        with ExitStack() as stack:
+            result = score(ScoreOptions(product, reference=product), stack).result
+        assert result.settings["MTF at MS Nyquist"].startswith("generic" if sensor is None else "WorldView-2")
+
+
+def test_what_is_nodata_can_be_told(scene: Path) -> None:
+    with rasterio.open(scene / "ms.tif", "r+") as file:
+        image = file.read()
+        image[:, :, :23] = 0  # a block begins 4 PAN pixels further
+        file.write(image)
+    files = {"pan": scene / "pan.tif", "ms": (scene / "ms.tif",)}
+    asked = SharpenOptions(files["pan"], files["ms"], scene / "o.tif", "gsa", nodata=0.0, score=True)
+    found = sharpen_scene(asked).scores
+    told = scored(ScoreOptions(asked.output, **files, scene=SceneOptions(nodata=0.0)))
+    assert found == {name: told["fused"][name] for name in found}
+    assert told["exp"] != scored(ScoreOptions(asked.output, **files))["exp"]
 
 
 def test_scaled_data_are_warned_about(scene: Path) -> None:
@@ -172,7 +221,12 @@ def test_the_command_prints_a_table_or_json(scene: Path) -> None:
     assert full.returncode == 0, full.stderr
     assert "HQNR" in full.stdout
     assert (scene / "report" / "index.html").exists()
-    for wrong in (("--full-res", "--reference", scene / "truth.tif"), (), ("--full-res",)):
+    for wrong in (
+        ("--full-res", "--reference", scene / "truth.tif"),
+        (),
+        ("--full-res",),
+        ("--full-res", "--bands", "1,2,3"),
+    ):
         done = pancrafter("score", scene / "truth.tif", *wrong)
         assert (done.returncode, "Traceback" in done.stderr) == (2, False), wrong
 
@@ -239,6 +293,63 @@ def test_the_network_takes_part_once_with_each_number_of_back_projections(tmp_pa
     assert len({row.scores["ergas"] for row in rows}) == 3
 
 
+def test_models_of_one_file_name_stay_apart(tmp_path: Path) -> None:
+    runs = [f"runs/{name}/model.safetensors" for name in "ab"]
+    assert [c.label for c in contestants(["network"], runs)] == runs
+    assert [c.label for c in contestants(["network"], runs[:1])] == ["model.safetensors"]
+
+
+def test_what_a_scene_raises_names_it(tmp_path: Path) -> None:
+    write_pair(tmp_path / "small", seed=5, pan_size=16, ratio=4, bands=3)
+    with pytest.raises(PancrafterError, match=r"^small: only 4 MS pixels"):
+        evaluate(EvalOptions((tmp_path / "small",), CLASSICAL, registration="off"))
+
+
+def test_of_pairs_without_truth_the_mtf_is_measured(tmp_path: Path) -> None:
+    """Nobody made them by degrading anything."""
+    scene = tmp_path / "scene"
+    write_pair(scene, seed=5, pan_size=256, ratio=4, bands=4)
+    told = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            eval_cases, "sharpen_scene", lambda options: (told.append(options.ms_mtf), sharpen_scene(options))
+        )
+        evaluate(EvalOptions((scene,), contestants(["network"]), geometry="toolbox"))
+    assert told == [None]
+
+
+def test_the_products_own_mask_counts(scene: Path, tmp_path: Path) -> None:
+    """A hole in MS is a hole in every product, and must not be scored as DN 0."""
+    with rasterio.open(scene / "ms.tif", "r+") as file:
+        image = file.read()
+        file.nodata = 0
+        image[:, 20:24, 20:24] = 0
+        file.write(image)
+    with rasterio.open(scene / "ms.tif") as file:
+        assert not file.dataset_mask().all()
+    case = next(iter(cases(scene, EvalOptions((scene,), CLASSICAL, protocols=("full",), registration="off"))))
+    options = EvalOptions((scene,), CLASSICAL, protocols=("full",), registration="off")
+    with ExitStack() as stack:
+        scoring = Scoring(case, options, (scene / "pan.tif", scene / "ms.tif", None), stack)
+
+        def product(rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
+            with rasterio.open(scene / "truth.tif") as file:
+                return np.array(file.read()[:, slice(*rows), slice(*cols)])
+
+        def broken(rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
+            found = product(rows, cols)
+            found[:, : max(0, 64 - rows[0])] = 0
+            return found
+
+        def mask(rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
+            known = np.ones((256, 256), bool)
+            known[:64] = False
+            return known[slice(*rows), slice(*cols)]
+
+        assert scoring.score(broken, mask) == scoring.score(product, mask)
+        assert scoring.score(broken, None) != scoring.score(product, None)
+
+
 def test_an_h5_without_its_sets_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["ms"] = np.zeros((1, 4, 8, 8))
@@ -271,6 +382,11 @@ def test_moving_ms_costs_and_registration_gives_it_back(tmp_path: Path) -> None:
         ({"contestants": (Contestant("x", "magic"),)}, "magic"),
         ({"protocols": ("half",)}, "half"),
         ({"shifts": (99.0,)}, "shift"),
+        ({"contestants": ()}, "no method"),
+        ({"contestants": CLASSICAL + CLASSICAL[:1]}, "exp: given twice"),
+        ({"cut": -1}, "cut"),
+        ({"peak": math.nan}, "peak"),
+        ({"size": 8}, "size"),
         ({"scenes": (Path("nowhere"),)}, "no pan.tif"),
     ],
 )

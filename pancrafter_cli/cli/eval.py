@@ -43,17 +43,21 @@ def command(
     device: opt.Device = "auto",
     ratio: opt.Ratio = None,
     ms_origin: opt.MsOrigin = None,
+    nodata: opt.Nodata = None,
     report: Path | None = typer.Option(None, metavar="DIR", help="Write eval.md, eval.csv, eval.json and index.html."),
     progress: opt.Progress = None,
     as_json: opt.AsJson = False,
 ) -> None:
     """Compare methods and models over scenes: reduced and full resolution, and robustness to misregistration."""
+    from pancrafter_cli.raster.align import parse_nodata
     from pancrafter_cli.raster.scene import SceneOptions
     from pancrafter_cli.tasks.eval_options import EvalOptions, contestants
     from pancrafter_cli.tasks.eval_report import curve_tables, mean_tables, scene_tables, to_json, write_evaluation
     from pancrafter_cli.tasks.evaluate import evaluate
     from pancrafter_cli.tasks.register import parse_registration
 
+    if "network" not in _parts(methods) and (model or consistency):
+        raise UsageError("--model and --consistency are for the method network", f"add it: --methods {methods},network")
     options = EvalOptions(
         scenes=tuple(scenes),
         contestants=contestants(_parts(methods), model, _counts(consistency)),
@@ -66,7 +70,7 @@ def command(
         cut=cut,
         peak=peak,
         device=device,
-        scene=SceneOptions(ratio=ratio, ms_origin=parse_point(ms_origin, "--ms-origin")),
+        scene=SceneOptions(ratio=ratio, ms_origin=parse_point(ms_origin, "--ms-origin"), nodata=parse_nodata(nodata)),
     )
     with step_progress(progress) as tell:
         result = evaluate(options, tell)
@@ -75,7 +79,7 @@ def command(
         print(to_json(result))
         return
     for table in (*(t for _, _, t in scene_tables(result)), *mean_tables(result), *curve_tables(result)):
-        print(f"\n{table.title}. {table.caption}")
+        print(f"\n{table.title}. {table.caption}".rstrip())
         print_table(table)
     for warning in result.warnings:
         print(f"warning: {warning}")

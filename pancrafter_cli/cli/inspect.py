@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from pancrafter_cli.cli import options as opt
-from pancrafter_cli.cli.output import parse_point, print_json, print_rows
+from pancrafter_cli.cli.output import mtf_text, parse_point, print_json, print_rows
 
 EXAMPLES = """Examples:
 
@@ -61,7 +61,7 @@ def command(
             ("valid", f"{100 * facts.valid:.1f} % of the sampled pixels, in some band"),
             ("sensor", facts.sensor or "not stated in the files"),
             ("scale", f"{facts.scale:g} DN"),
-            ("MS MTF", f"{facts.ms_mtf:.2f} at its Nyquist frequency, relative to PAN"),
+            ("MS MTF", mtf_text(facts.ms_mtf, facts.ms_mtf_source)),
             ("PAN fit", ", ".join(f"{r:.2f}" for r in facts.correlation) + " (correlation with each band)"),
             ("shift", facts.shift.text),
             ("model", f"{facts.model}, {facts.passes} pass(es) per tile"),

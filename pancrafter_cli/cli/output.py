@@ -21,7 +21,10 @@ INTERRUPTED = 130  # exit code after Ctrl-C
 
 
 def print_json(value: Any) -> None:
-    """A result dataclass, or a list of them, as JSON on stdout. What JSON cannot hold (NaN, infinity) becomes null."""
+    """A result dataclass, or a list of them, as JSON on stdout. What JSON cannot hold (NaN, infinity) becomes null.
+
+    A nodata value that is not a number is told from none: it becomes "nan".
+    """
     print(json.dumps(_plain(value), indent=2))
 
 
@@ -29,7 +32,7 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): "nan" if k == "nodata" and v != v else _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     if isinstance(value, Path):
@@ -37,6 +40,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def mtf_text(gain: float, source: str) -> str:
+    """The MTF of MS, for people."""
+    why = "; assumed, PAN and MS share too little detail to measure it" if source == "assumed" else ""
+    return f"{gain:.2f} at its Nyquist frequency, relative to PAN{why}"
 
 
 def print_notice(text: str) -> None:

@@ -36,10 +36,11 @@ def command(
     sensor: opt.Sensor = None,
     ratio: float | None = typer.Option(
         None,
-        help="MS over PAN pixel size: of `exp` and ERGAS beside a reference (default 4), or of files without "
-        "georeferencing.",
+        help="MS over PAN pixel size: of `exp` and ERGAS beside a reference (default: as the product's tags say, else "
+        "4), or of files without georeferencing.",
     ),
     ms_origin: opt.MsOrigin = None,
+    nodata: str | None = typer.Option(None, help="As given to sharpen (--full-res)."),
     dem: Path | None = typer.Option(None, metavar="FILE", readable=False, help="As given to sharpen (--full-res)."),
     peak: float | None = typer.Option(
         None, help="Greatest possible DN; default: of the sensor, else of the reference."
@@ -54,6 +55,7 @@ def command(
     as_json: opt.AsJson = False,
 ) -> None:
     """Score a product against a reference, or at full resolution from its PAN and MS; `exp` is scored beside it."""
+    from pancrafter_cli.raster.align import parse_nodata
     from pancrafter_cli.raster.scene import SceneOptions
     from pancrafter_cli.tasks.register import parse_registration
     from pancrafter_cli.tasks.score import ScoreOptions, score
@@ -64,18 +66,25 @@ def command(
             "give either --reference or --full-res" if reference else "nothing to score against",
             "pancrafter score FUSED --reference GT, or pancrafter score --full-res FUSED --pan PAN --ms MS",
         )
+    if bands is not None and report is None:
+        raise UsageError("--bands chooses what a report shows, and none is asked for", "add --report DIR")
     options = ScoreOptions(
         fused=fused,
         reference=reference,
         pan=pan,
         ms=tuple(ms),
-        ratio=4.0 if ratio is None else ratio,
+        ratio=ratio,
         sensor=sensor,
         geometry=geometry.value,
         cut=cut,
         peak=peak,
         registration=parse_registration(registration),
-        scene=SceneOptions(ratio=ratio if full_res else None, ms_origin=parse_point(ms_origin, "--ms-origin"), dem=dem),
+        scene=SceneOptions(
+            ratio=ratio if full_res else None,
+            ms_origin=parse_point(ms_origin, "--ms-origin"),
+            nodata=parse_nodata(nodata),
+            dem=dem,
+        ),
     )
     with ExitStack() as stack:
         measured = score(options, stack)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from pancrafter_cli.cli import options as opt
-from pancrafter_cli.cli.output import INTERRUPTED, parse_point, pixel_progress, print_json, print_notice
+from pancrafter_cli.cli.output import INTERRUPTED, mtf_text, parse_point, pixel_progress, print_json, print_notice
 from pancrafter_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _print(result: SharpenResult) -> None:
     )
     print(f"product: {result.layout}")
     print(f"registration: {result.registration.text}")
-    print(f"MS MTF: {result.ms_mtf:.2f} at its Nyquist frequency, relative to PAN")
+    print(f"MS MTF: {mtf_text(result.ms_mtf, result.ms_mtf_source)}")
     if result.drifting > _WORTH_SAYING:
         print(f"drifting: {result.drifting:.1%} of it differ from MS by more than 5 %")
     if result.disagreeing > _WORTH_SAYING:

@@ -191,12 +191,13 @@ def is_flat(variance: FloatArray, mean_square: FloatArray) -> Mask:
 
 
 def looks_scaled(image: NDArray[Any]) -> bool:
-    """Whether an image (..., H, W) said to be in DN holds fractions within [0, 1.5], as if divided by its scale.
+    """Whether an image (..., H, W) said to be in DN holds fractions within 1.5 of 0, as if divided by its scale.
 
     Q2n rounds to whole DN, and PSNR and SSIM know the peak: such an image gets wrong scores without any sign of it.
+    Reflectance of dark surfaces comes out of the atmospheric correction a little below 0.
     """
     known = image[np.isfinite(image)]
-    if known.size == 0 or known.min() < 0 or known.max() > 1.5:
+    if known.size == 0 or np.abs(known).max() > 1.5:
         return False
     return bool((known != np.round(known)).any())
 

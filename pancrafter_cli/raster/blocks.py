@@ -19,7 +19,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from pancrafter_cli.raster.env import gdal_env, opening
-from pancrafter_cli.raster.spec import BandFacts, OutputSpec
+from pancrafter_cli.raster.spec import OutputSpec
 from pancrafter_cli.raster.tiff import tile_tables
 
 TILE = 256
@@ -32,7 +32,7 @@ def file_head(spec: OutputSpec, tags: Mapping[str, str]) -> bytes:
     """The product's file without its pixels: all that is known of it, and room for where its tiles lie."""
     with rasterio.MemoryFile() as memory:
         with opening(), memory.open(**_creation(spec, spec.grid.height, spec.grid.width), **_place(spec)) as file:
-            _describe(file, spec.bands, tags)
+            _describe(file, spec, tags)
             if spec.needs_mask:  # a directory of its own; an empty corner is not stored
                 file.write_mask(np.zeros((1, 1), dtype=bool), window=Window(0, 0, 1, 1))
         return bytes(memory.getbuffer())
@@ -108,8 +108,9 @@ def _compression() -> str:
             return "DEFLATE"
 
 
-def _describe(file: Any, bands: tuple[BandFacts, ...], tags: Mapping[str, str]) -> None:
-    """Band facts and tags into the open file."""
+def _describe(file: Any, spec: OutputSpec, tags: Mapping[str, str]) -> None:
+    """What the spec and the tags say into the open file."""
+    bands = spec.bands
     file.colorinterp = [_colour(band.colorinterp) for band in bands]
     file.descriptions = [band.description or "" for band in bands]
     if any((band.scale, band.offset) != (1.0, 0.0) for band in bands):
@@ -117,6 +118,9 @@ def _describe(file: Any, bands: tuple[BandFacts, ...], tags: Mapping[str, str]) 
         file.offsets = [band.offset for band in bands]
     if any(band.unit for band in bands):
         file.units = [band.unit or "" for band in bands]
+    for band, own in enumerate((spec.tags, *(facts.tags for facts in bands))):  # band 0 is the file itself
+        for domain in dict.fromkeys(name for name, _, _ in own):
+            file.update_tags(band, domain or None, **{key: value for name, key, value in own if name == domain})
     if tags:
         file.update_tags(**tags)
 

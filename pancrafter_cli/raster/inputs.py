@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from pancrafter_cli.raster.collar import Collar, find_collar
 from pancrafter_cli.raster.env import GDAL_FAILURES, opening, reading
 from pancrafter_cli.raster.landsat import FILL_BIT, SURFACE_OFFSET, SURFACE_SCALE, landsat_band, quality_file
 from pancrafter_cli.raster.paths import gdal_name, is_local
-from pancrafter_cli.raster.spec import DTYPES, BandFacts, as_dtype
+from pancrafter_cli.raster.spec import DTYPES, BandFacts, Tags, as_dtype
 from pancrafter_cli.raster.vendor import (
     band_names,
     greatest_dn,
@@ -34,11 +34,15 @@ from pancrafter_cli.raster.vendor import (
 )
 from pancrafter_cli.raster.windows import spread_windows
 
+SENSOR_TAG = "PANCRAFTER_SENSOR"
 Block = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 _MOST_BANDS = 1024  # more than any imager has; all of a tile's are in memory at a time
 _ALPHA_WINDOW = 128
+_VRT = ".vrt"
+_ACQUISITION = "IMAGERY"  # GDAL's domain for sensor, time and clouds
 _ALPHA_WINDOWS = 64
+_FLOAT_OPAQUE = (1.0, 255.0, 32767.0, 65535.0)
 # Interpretations that would be wrong or unwritable on a sharpened band.
 _NOT_CARRIED = (ColorInterp.alpha, ColorInterp.palette)
 _REMEDY = {"int8": "Int16", "uint32": "Float32", "int32": "Float32", "int64": "Float64", "uint64": "Float64"}
@@ -48,7 +52,8 @@ class RasterFile:
     """One open raster: its grid, its spectral bands, and reading them with their validity.
 
     `nodata` holds one value (DN) or None per spectral band, `masked` tells whether a mask, an alpha band, a collar
-    or `quality`, the open QA_PIXEL raster of the same grid, limits what is valid. `peak` is the greatest DN that its
+    or `quality`, the open QA_PIXEL raster of the same grid, limits what is valid, `mask_by_band` whether bands have
+    masks of their own. `tags` is what it says of its acquisition. `peak` is the greatest DN that its
     metadata allow, None when they do not tell. `rpc` are its RPCs, if it has
     any; `orthorectify` is the command for a file that RPCs or ground control points place and no transform, else None.
     """
@@ -68,13 +73,22 @@ class RasterFile:
         self.grid = _grid(path, dataset)
         by_vendor = vendor_nodata(dataset)
         self.nodata = tuple(_nodata(dataset, b, self.dtype, by_vendor) for b in self.indexes)
-        self._masked_bands = [_has_own_mask(dataset.mask_flag_enums[b - 1]) for b in self.indexes]
+        flags = [dataset.mask_flag_enums[b - 1] for b in self.indexes]
+        self._masked_bands = [_has_own_mask(f) for f in flags]
+        self.mask_by_band = any(_has_own_mask(f) and MaskFlags.per_dataset not in f for f in flags)
         self.masked = self.alpha is not None or quality is not None or any(self._masked_bands)
         self.facts = _all_facts(path, dataset, self.indexes)
+        self.tags = _tags(dataset, 0, (_ACQUISITION,))
         self.metadata = _metadata(dataset)
-        self.files = [Path(name) for name in dataset.files] or [path]
+        self.files = _all_files(dataset) or [path]
         if quality is not None:
             self.files.append(Path(quality.name))
+
+    @property
+    def mask_sources(self) -> tuple[str, ...]:
+        """The files in which mask, alpha or quality of this one are."""
+        own = (str(self.path),) if self.alpha is not None or any(self._masked_bands) else ()
+        return own if self._quality is None else (*own, self._quality.name)
 
     @property
     def georeferenced(self) -> bool:
@@ -223,18 +237,21 @@ def _true_alpha(path: Path, dataset: Any) -> int | None:
     """Index of a band that is labelled alpha and holds nothing but 0 and full opacity.
 
     Products are known that carry near infrared under that label, because software writes a fourth 8-bit band
-    so; such a band holds other values and is spectral.
+    so; such a band holds other values and is spectral. Of floats, full opacity is that of an integer too: warping
+    copies it.
     """
     labelled = [b for b in dataset.indexes if dataset.colorinterp[b - 1] == ColorInterp.alpha]
     if not labelled or dataset.count == 1:
         return None
     alpha = int(labelled[-1])
     dtype = dataset.dtypes[alpha - 1]
-    opaque = 1.0 if np.dtype(dtype).kind in "fc" else float(np.iinfo(dtype).max)
+    opaque = _FLOAT_OPAQUE if np.dtype(dtype).kind in "fc" else (float(np.iinfo(dtype).max),)
+    seen: set[float] = {0.0}
     for row, col, height, width in spread_windows(dataset.height, dataset.width, _ALPHA_WINDOW, _ALPHA_WINDOWS):
         with reading(path):
             values = dataset.read(alpha, window=Window(col, row, width, height))
-        if not np.isin(values, (0, opaque)).all():
+        seen |= set(np.unique(values).tolist()) if np.isin(values, (0.0, *opaque)).all() else {math.nan}
+        if len(seen) > 2 or math.nan in seen:
             return None
     return alpha
 
@@ -290,11 +307,27 @@ def _nodata(dataset: Any, band: int, dtype: str, by_vendor: float | None) -> flo
     return None if declared is None else as_dtype(declared, dtype)
 
 
+def _all_files(dataset: Any) -> list[Path]:
+    """All files that reading depends on; GDAL lists those of a VRT, but not those of a VRT within it."""
+    found = dict.fromkeys(map(Path, dataset.files))
+    waiting = [path for path in found if path.suffix.lower() == _VRT and path != Path(dataset.name)]
+    while waiting:
+        with suppress(*GDAL_FAILURES), opening(), rasterio.open(gdal_name(waiting.pop())) as inner:
+            new = [path for path in map(Path, inner.files) if path not in found]
+            found |= dict.fromkeys(new)
+            waiting += [path for path in new if path.suffix.lower() == _VRT]
+    return list(found)
+
+
 def _metadata(dataset: Any) -> tuple[str, ...]:
-    """All texts in which a product may name its sensor: the values of the file's tags in every domain."""
+    """All texts in which a product may name its sensor: the values of the file's tags in every domain.
+
+    Of our own tags only the sensor counts: the others name files and commands.
+    """
     skipped = {"DERIVED_SUBDATASETS", "IMAGE_STRUCTURE"}
     domains = [None, *(name for name in dataset.tag_namespaces() if name not in skipped)]
-    return tuple(str(value) for domain in domains for value in dataset.tags(ns=domain).values())
+    tags = ((key, value) for domain in domains for key, value in dataset.tags(ns=domain).items())
+    return tuple(str(value) for key, value in tags if key == SENSOR_TAG or not key.startswith("PANCRAFTER_"))
 
 
 def _has_own_mask(flags: list[MaskFlags]) -> bool:
@@ -325,4 +358,11 @@ def _facts(dataset: Any, band: int) -> BandFacts:
         scale=dataset.scales[band - 1],
         offset=dataset.offsets[band - 1],
         unit=dataset.units[band - 1] or None,
+        tags=_tags(dataset, band, ("", _ACQUISITION)),
     )
+
+
+def _tags(dataset: Any, band: int, domains: tuple[str, ...]) -> Tags:
+    """Texts of a band, of the file for band 0, but for numbers that describe its pixels."""
+    texts = ((domain, *item) for domain in domains for item in dataset.tags(band, domain or None).items())
+    return tuple((d, key, value) for d, key, value in texts if not key.startswith(("STATISTICS_", "PANCRAFTER_")))

@@ -27,14 +27,14 @@ _PART = 32  # MS pixels: what relief and movement displace as one
 _LEAST_CORRELATION = 0.3  # of the fine detail of PAN and MS: below it, nothing can be told
 
 
-def measure_mtf(scene: Measurable, windows: Sequence[Window]) -> float:
+def measure_mtf(scene: Measurable, windows: Sequence[Window]) -> float | None:
     """Gain at the MS Nyquist frequency of the Gaussian that makes PAN as soft as MS, 0.15 to 0.9.
 
     With the right one, fine detail of MS is to that of PAN as coarse detail is; of too soft a PAN, more is needed of
     the fine. Only what PAN and MS have in common counts: neither noise nor what bands show and PAN does not. They are
     compared by parts of 32 MS pixels, each where PAN and MS match best: displaced (relief, a shift that was not
-    corrected), they have less in common of the fine, and MS would look softer than it is. Where PAN explains too little
-    of MS to tell, it is 0.3.
+    corrected), they have less in common of the fine, and MS would look softer than it is. None where PAN explains too
+    little of MS to tell.
     """
     sums = np.zeros((len(_GAINS), 2, 3, min(scene.bands, _MOST_BANDS)))
     for window in windows[:: math.ceil(len(windows) / _MOST_WINDOWS)]:
@@ -47,7 +47,7 @@ def measure_mtf(scene: Measurable, windows: Sequence[Window]) -> float:
     weight = np.where((step > 0).all(axis=0), explained.mean(axis=0), 0.0)
     # A band without detail says nothing, also not that PAN explains little.
     if not weight.sum() > 0 or weight[weight > 0].mean() < _LEAST_CORRELATION**2:
-        return DEFAULT_MS_GAIN
+        return None
     lacking = np.log(np.where(weight > 0, step, 1.0)) @ (weight / weight.sum())
     # It falls as the gain grows; interp asks for rising numbers.
     # Rounded, for all that follows depends on it, and sums differ in their last digits from machine to machine.

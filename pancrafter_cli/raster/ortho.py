@@ -16,6 +16,7 @@ from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.geometry.rpc import RpcModel
 from pancrafter_cli.raster.crs import FloatArray, apply_affine, crs_name, point_map
 from pancrafter_cli.raster.dem import Dem
+from pancrafter_cli.raster.paths import public_name
 
 _CELL = 32.0  # pixels between the points at which RPCs are computed; bilinear between them is good to 0.01
 _ITERATIONS = 12  # of the way of sight through the terrain
@@ -127,14 +128,15 @@ def ortho_notices(grid: Grid, ground: Ground) -> tuple[str, ...]:
     dem = ground.dem
     if dem is None:
         return (f"{where}, at the height of {ground.height:g} m that the RPCs name; --dem takes relief into account",)
-    notices = [f"{where}, with the heights of {dem.file.path.name}"]
+    name = public_name(dem.file.path)
+    notices = [f"{where}, with the heights of {name}"]
     missing = _unknown_share(grid, dem)
     if missing == 1:
         raise GeometryError(f"{dem.file.path}: the DEM has no heights where PAN lies", "give a DEM of this place")
     if missing:
-        notices.append(f"{dem.file.path.name} has no heights in {missing:.1%} of PAN's extent: no pixels there")
+        notices.append(f"{name} has no heights in {missing:.1%} of PAN's extent: no pixels there")
     if dem.datum is not None:
-        notices.append(f"{dem.file.path.name} counts heights by {dem.datum}; they are taken to be above the ellipsoid")
+        notices.append(f"{name} counts heights by {dem.datum}; they are taken to be above the ellipsoid")
     return tuple(notices)
 
 

@@ -107,9 +107,10 @@ def in_use(part: Path) -> bool:
 def remove_remains(target: Path) -> None:
     """Remove unfinished files of a finished product that no other run finds again and none is writing."""
     pattern = re.compile(rf"\.{re.escape(_short(target))}\.\d+\.[0-9a-f]{{6}}\.part\.tif")
-    for found in target.parent.iterdir():
-        if pattern.fullmatch(found.name) and not in_use(found):
-            found.unlink(missing_ok=True)
+    with suppress(OSError):  # the product is there, and what is left beside it harms nobody
+        for found in target.parent.iterdir():
+            if pattern.fullmatch(found.name) and not in_use(found):
+                found.unlink(missing_ok=True)
 
 
 def _own_name(target: Path) -> Path:

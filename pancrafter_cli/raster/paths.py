@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 _URL = re.compile(r"(?:/vsicurl/)?(https?|ftp):/+(.+)")
 _BUCKET = re.compile(r"(s3|gs|az|oss):/+(.+)")
 _ARCHIVE = re.compile(r"(/vsi(?:zip|tar|gzip|7z|rar)/)([^/{][^/]*)(.*)")
+_IN_ARCHIVE = re.compile(r"/vsi(?:zip|tar|gzip|7z|rar)/\{?(.+)")
 # GDAL's own names of parts of a file (GPKG:file:table, NITF_IM:0:file); one letter would be a Windows drive.
 _PART = re.compile(r"[A-Za-z][A-Za-z0-9_]+:")
 
@@ -40,3 +42,21 @@ def is_local(path: str | os.PathLike[str]) -> bool:
     """Whether `path` names a plain file or folder, so that its absence can be told without GDAL."""
     name = gdal_name(path)
     return not name.startswith("/vsi") and not _PART.match(name)
+
+
+def public_name(path: str | os.PathLike[str]) -> str:
+    """The last part of a name, without what signs the request of a URL."""
+    text = str(path)
+    return Path(text).name if is_local(path) else text.split("?")[0].rsplit("/")[-1]
+
+
+def stored_file(path: str | os.PathLike[str]) -> Path | None:
+    """The file on this machine that holds what GDAL opens as `path`: itself, or the archive it is in; else None."""
+    with suppress(OSError, ValueError):
+        if Path(path).is_file():
+            return Path(path)
+        match = _IN_ARCHIVE.fullmatch(gdal_name(path))
+        if match:
+            inside = Path(match[1])
+            return next((name for name in (inside, *inside.parents) if name.is_file()), None)
+    return None

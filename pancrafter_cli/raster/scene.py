@@ -89,7 +89,7 @@ class Scene:
     @property
     def output(self) -> OutputSpec:
         """What the product must carry besides its pixels."""
-        return OutputSpec(self.grid, self.dtype, self._ms.facts, self.nodata, self.needs_mask)
+        return OutputSpec(self.grid, self.dtype, self._ms.facts, self.nodata, self.needs_mask, self._ms.sources[0].tags)
 
     @cached_property
     def statistics(self) -> SceneStatistics:
@@ -248,7 +248,8 @@ def _output_validity(pan: RasterFile, ms: BandStack, warped: bool) -> tuple[floa
     """(nodata in DN or None, whether a mask is needed) of the output.
 
     MS's own value, else PAN's if the output can hold it, else NaN for float output; integers without any get
-    a mask if pixels can be invalid at all.
+    a mask if pixels can be invalid at all, and their least number where masks of MS can differ from band to band: a
+    GeoTIFF has one mask for all.
     """
     declared = [value for value in ms.nodata if value is not None]
     declared += [value for value in (as_dtype(v, ms.dtype) for v in pan.nodata if v is not None) if value is not None]
@@ -256,6 +257,8 @@ def _output_validity(pan: RasterFile, ms: BandStack, warped: bool) -> tuple[floa
         return declared[0], False
     if np.dtype(ms.dtype).kind == "f":
         return float("nan"), False
+    if ms.uneven:
+        return float(np.iinfo(ms.dtype).min), False
     can_be_invalid = pan.masked or ms.masked or warped or pan.nodata[0] is not None or pan.dtype.startswith("float")
     return None, can_be_invalid
 

@@ -8,18 +8,24 @@ import numpy as np
 
 from pancrafter_cli.geometry.grid import Grid
 
+Tags = tuple[tuple[str, str, str], ...]
+
 DTYPES = ("uint8", "uint16", "int16", "float32", "float64")
 
 
 @dataclass(frozen=True)
 class BandFacts:
-    """What a file says about one band; `scale` and `offset` turn DN into `unit`."""
+    """What a file says about one band; `scale` and `offset` turn DN into `unit`.
+
+    tags: the rest, such as wavelengths, as (domain, name, text); the domain is empty for the default one.
+    """
 
     description: str | None = None
     colorinterp: str = "undefined"
     scale: float = 1.0
     offset: float = 0.0
     unit: str | None = None
+    tags: Tags = ()
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class OutputSpec:
     """Grid, number format and band facts of the product.
 
     `nodata` is the value (DN) of invalid pixels, None when there is none; `needs_mask` asks for a mask
-    inside the file, because validity cannot be told by a value.
+    inside the file, because validity cannot be told by a value. tags: what MS says of its acquisition, as of a band.
     """
 
     grid: Grid
@@ -35,6 +41,7 @@ class OutputSpec:
     bands: tuple[BandFacts, ...]
     nodata: float | None = None
     needs_mask: bool = False
+    tags: Tags = ()
 
 
 def as_dtype(value: float, dtype: str) -> float | None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import math
 import re
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
 from pyproj import CRS, Transformer
+from pyproj.exceptions import ProjError
 from rasterio.errors import RasterioError
 
 from pancrafter_cli.errors import GeometryError, OutputError
 from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.raster.env import opening
+from pancrafter_cli.raster.part import PartFile
 from pancrafter_cli.raster.spec import OutputSpec
 
 _EXTENSIONS = tuple(
@@ -30,7 +32,7 @@ _EDGE_POINTS = 16  # a straight edge of the grid is a curve in longitude and lat
 _DECIMALS = 9  # of a degree: a tenth of a millimetre
 # Metadata that name the time of acquisition, the surest first: GDAL's for vendors' products, then the TIFF's own.
 _TIMES = (("IMAGERY", "ACQUISITIONDATETIME"), (None, "ACQUISITIONDATETIME"), (None, "TIFFTAG_DATETIME"))
-_TIME = re.compile(r"(\d{4})[-:/](\d\d)[-:/](\d\d)[ T](\d\d):(\d\d):(\d\d)")
+_TIME = re.compile(r"(\d{4})[-:/](\d\d)[-:/](\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.\d*)?(?:([+-])(\d\d):?(\d\d)?)?")
 _COMMON_NAMES = {
     "coastal", "blue", "green", "yellow", "red", "rededge", "nir", "nir08", "nir09", "swir16", "swir22", "pan"
 }  # fmt: skip
@@ -50,6 +52,10 @@ def check_item(output: Path, grid: Grid | None, *, overwrite: bool) -> None:
     path = item_path(output)
     if path.exists() and not overwrite:
         raise OutputError(f"{path}: exists already", "use --overwrite to replace it, or another name for the output")
+    if path.exists() and not is_own_item(output):
+        raise OutputError(
+            f"{path}: is no STAC item of {output.name}, and --stac would replace it", "give the output another name"
+        )
     if grid is not None and grid.crs_wkt is None:
         raise GeometryError(
             "a STAC item says where on Earth a product lies, but neither PAN nor MS has a CRS",
@@ -57,6 +63,22 @@ def check_item(output: Path, grid: Grid | None, *, overwrite: bool) -> None:
         )
     if grid is not None:
         footprint(grid)
+
+
+def is_own_item(output: Path) -> bool:
+    """Whether the file beside a product is the item that was written of it, or of one it has replaced."""
+    try:
+        item = json.loads(item_path(output).read_bytes())
+        return item["id"] == output.stem and "pancrafter" in item["properties"]["processing:software"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def remove_stale_item(output: Path) -> None:
+    """Remove the item of a product that has been replaced by one that has none."""
+    if is_own_item(output):
+        with suppress(OSError):
+            item_path(output).unlink()
 
 
 def stac_item(
@@ -99,12 +121,15 @@ def stac_item(
 def write_item(output: Path, item: Mapping[str, Any]) -> Path:
     """Write the item of a product; it takes its name once it is complete. Raises OutputError."""
     path = item_path(output)
-    part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(3)}.part")
     try:
-        part.write_text(json.dumps(item, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        part.replace(path)
+        part = PartFile(path, resumable=False)
+        try:
+            part.append((json.dumps(item, indent=2, allow_nan=False) + "\n").encode())
+            part.sync()
+            part.path.replace(path)
+        finally:
+            part.discard()
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written: {error}", "check the folder and the room on the disk") from error
     return path
 
@@ -115,12 +140,22 @@ def acquisition_time(files: Iterable[Path]) -> tuple[datetime, str] | None:
         try:
             with opening(), rasterio.open(path) as file:
                 for domain, key in _TIMES:
-                    match = _TIME.search(file.tags(ns=domain).get(key, ""))
-                    if match:
-                        return datetime(*(int(part) for part in match.groups()), tzinfo=UTC), f"{key} of {path.name}"  # type: ignore[misc,arg-type]
+                    when = _time(file.tags(ns=domain).get(key, ""))
+                    if when is not None:
+                        return when, f"{key} of {path.name}"
         except (RasterioError, OSError, ValueError):
             continue  # files beside a raster, such as its metadata, are none themselves
     return None
+
+
+def _time(text: str) -> datetime | None:
+    """The first time in a text; of UTC unless it says how far from that. Raises ValueError for a 13th month."""
+    match = _TIME.search(text)
+    if match is None:
+        return None
+    *parts, sign, hours, minutes = match.groups()
+    off = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    return datetime(*map(int, parts), tzinfo=timezone(-off if sign == "-" else off))  # type: ignore[misc,arg-type]
 
 
 def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
@@ -137,10 +172,14 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
         for s in steps
     ]
     x, y = np.array([grid.transform @ p for p in points]).T
-    to_degrees = Transformer.from_crs(CRS.from_wkt(grid.crs_wkt or ""), CRS.from_epsg(4326), always_xy=True)
-    lon, lat = (np.asarray(v, np.float64) for v in to_degrees.transform(x, y))
+    unknown = GeometryError("PROJ cannot tell the longitude and latitude of the product", "leave out --stac")
+    try:
+        to_degrees = Transformer.from_crs(CRS.from_wkt(grid.crs_wkt or ""), CRS.from_epsg(4326), always_xy=True)
+        lon, lat = (np.asarray(v, np.float64) for v in to_degrees.transform(x, y))
+    except ProjError as error:  # a CRS of a site or a machine lies nowhere on Earth
+        raise unknown from error
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-        raise GeometryError("PROJ cannot tell the longitude and latitude of the product", "leave out --stac")
+        raise unknown
     lon = np.unwrap(lon, period=360)
     lon -= 360 * math.floor((lon.mean() + 180) / 360)
     lon, lat = lon.round(_DECIMALS), lat.round(_DECIMALS)

@@ -67,6 +67,11 @@ class BandStack:
         """Whether more than a value limits what is valid: a mask, an alpha band, a collar."""
         return self._collar is not None or any(file.masked for file in self.sources)
 
+    @property
+    def uneven(self) -> bool:
+        """Whether masks can tell a pixel valid in one band and invalid in another."""
+        return len({file.mask_sources for file in self.sources}) > 1 or any(f.mask_by_band for f in self.sources)
+
     def assume_nodata(self, value: float) -> None:
         """Treat `value` (DN) as nodata of every band from now on."""
         for file in self.sources:

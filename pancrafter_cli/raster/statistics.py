@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pancrafter_cli.errors import RasterError
+from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN
 from pancrafter_cli.geometry.inputs import COARSE, FINE, detail, gain_beyond
 from pancrafter_cli.raster.measurable import MOST_WINDOWS, WINDOW, Measurable, measuring_windows, pan_on_ms
 from pancrafter_cli.raster.mtf import measure_mtf
 from pancrafter_cli.raster.windows import Window
 
 FloatArray = NDArray[np.float64]
+
+MtfSource = Literal["given", "measured", "assumed"]
 
 _MOST_SAMPLES = 4_000_000  # for the percentile
 _PERCENTILE = 99.0
@@ -27,7 +31,8 @@ class SceneStatistics:
     `scale` is the 99th percentile of |MS|; `gain` and `offset` (C,) match PAN to the bands, mpan_b = gain_b * pan +
     offset_b: the detail of MS regressed on that of PAN degraded to the MS grid, see `gain_beyond`, and equal means;
     `ms_mean` is (C,); `ms_min` is the smallest MS value seen; `valid_fraction` is the share of output pixels that are
-    valid in some band. `ms_mtf`: what the blur that takes PAN to MS leaves at the MS Nyquist frequency.
+    valid in some band. `ms_mtf`: what the blur that takes PAN to MS leaves at the MS Nyquist frequency, as was
+    "given", "measured", or "assumed" where too little is common to both to tell.
     """
 
     scale: float
@@ -38,6 +43,7 @@ class SceneStatistics:
     ms_min: float
     valid_fraction: float
     ms_mtf: float
+    ms_mtf_source: MtfSource
 
 
 class _Sums:
@@ -109,7 +115,11 @@ def measure(scene: Measurable, ms_mtf: float | None = None) -> SceneStatistics:
             "no pixel is valid in both PAN and MS",
             "check the nodata values and masks of both (gdalinfo -stats shows them)",
         )
-    gain = measure_mtf(scene, useful) if ms_mtf is None else ms_mtf
+    source: MtfSource = "given"
+    if ms_mtf is None:
+        ms_mtf = measure_mtf(scene, useful)
+        source = "measured"
+    gain, source = (DEFAULT_MS_GAIN, "assumed") if ms_mtf is None else (ms_mtf, source)
     for window in useful:
         ms, ms_valid = scene.read_ms(*window)
         pan, supported = pan_on_ms(scene, window, gain)
@@ -119,7 +129,7 @@ def measure(scene: Measurable, ms_mtf: float | None = None) -> SceneStatistics:
     slope, offset, pan_mean = sums.matching()
     ms_mean = sums.ms_sum / np.maximum(sums.ms_count, 1)
     share = sums.valid_pixels / sums.pixels
-    return SceneStatistics(scale, slope, offset, ms_mean, pan_mean, sums.ms_min, share, gain)
+    return SceneStatistics(scale, slope, offset, ms_mean, pan_mean, sums.ms_min, share, gain, source)
 
 
 def _add_window(scene: Measurable, window: Window, sums: _Sums) -> bool:

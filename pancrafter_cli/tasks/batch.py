@@ -20,11 +20,11 @@ from pancrafter_cli.raster.outputs import Finished, remove_unfinished
 from pancrafter_cli.raster.paths import is_local
 from pancrafter_cli.raster.stac import item_path
 from pancrafter_cli.tasks.finished import State, find_state, input_files
-from pancrafter_cli.tasks.fusers import NETWORK, Runner, check_method, network_runner
+from pancrafter_cli.tasks.fusers import NETWORK, Runner, network_runner
 from pancrafter_cli.tasks.manifest import read_manifest
 from pancrafter_cli.tasks.pairing import Entry, Remark
 from pancrafter_cli.tasks.sharpen import sharpen_scene
-from pancrafter_cli.tasks.sharpen_options import SharpenOptions, SharpenResult
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions, SharpenResult, check_asked
 
 if TYPE_CHECKING:
     from pancrafter_cli.runtime.torch_runner import Precision
@@ -81,7 +81,7 @@ def plan_batch(manifest: Path, out: Path, options: SharpenOptions, *, confidence
     is none, products of one name, products over inputs, options that no scene could have, and methods or models that do
     not exist; RasterError for heights that cannot be read.
     """
-    check_method(options.method)
+    check_asked(options)
     digest = _model_sha256(options.model) if options.method == NETWORK else None
     options = replace(options, model=_anywhere(options.model), dem=_readable(options.dem))
     SceneOptions(options.ratio, options.ms_origin, options.nodata, ms_mtf=options.ms_mtf)  # raises what all would

@@ -177,6 +177,7 @@ def fused(
             sensor=case.mtf.name,
             ms_mtf=scene.ms_mtf,
             registration=registration,
+            nodata=scene.nodata,
             ratio=scene.ratio,
             ms_origin=scene.ms_origin,
         )
@@ -213,8 +214,10 @@ def _metadata(path: Path) -> tuple[str, ...]:
 
 
 def _scene_options(case: Case, options: EvalOptions) -> SceneOptions:
+    if case.pair is None:
+        return options.scene
     # With what gain a made pair was degraded all methods are told, as the classical ones are.
-    return options.scene if case.pair is None else SceneOptions(ms_mtf=case.mtf.ms_mean)
+    return SceneOptions(ms_mtf=case.mtf.ms_mean if case.pair.truth is not None else None)
 
 
 def _times(read: Read, factor: float) -> Read:

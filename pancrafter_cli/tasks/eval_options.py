@@ -16,11 +16,12 @@ from pancrafter_cli.metrics.lowpass import Geometry
 from pancrafter_cli.raster.scene import SceneOptions
 from pancrafter_cli.tasks.fusers import NETWORK
 from pancrafter_cli.tasks.register import DEFAULT_REGISTRATION, Choice
-from pancrafter_cli.tasks.score import EXP
+from pancrafter_cli.tasks.score import EXP, check_numbers
 
 FloatArray = NDArray[np.float64]
 
 REDUCED, FULL = "reduced", "full"
+_SMALLEST = 32  # MS pixels a side: one block of Q and Q2n
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,10 @@ def contestants(
 
     consistency: numbers of back-projections; the networks are then there once with each of them.
     """
-    networks = [Contestant(Path(m).name, NETWORK, m) for m in models] or [Contestant(NETWORK, NETWORK)]
+    short = [Path(m).name for m in models]
+    labels = short if len(set(short)) == len(short) else models  # every run's model has the same name
+    networks = [Contestant(label, NETWORK, m) for label, m in zip(labels, models, strict=True)]
+    networks = networks or [Contestant(NETWORK, NETWORK)]
     if consistency:
         networks = [
             replace(network, label=f"{network.label}/{steps}", consistency=steps)
@@ -121,6 +125,15 @@ def check(options: EvalOptions) -> None:
     """Raise UsageError for options that do not go together."""
     if not options.scenes:
         raise UsageError("no scene is given", "name folders with pan.tif and ms.tif, or h5 files")
+    if not options.contestants:
+        raise UsageError("no method is given", f"use {NETWORK}, {', '.join(METHODS)}")
+    labels = [contestant.label for contestant in options.contestants]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise UsageError(f"{', '.join(twice)}: given twice", "name every method, model and number of steps once")
+    check_numbers(options.cut, options.peak)
+    if options.size < _SMALLEST:
+        raise UsageError(f"--size {options.size}: expected {_SMALLEST} MS pixels or more", "the default is 1024")
     for contestant in options.contestants:
         if contestant.method not in (NETWORK, *METHODS):
             raise UsageError(f"unknown method '{contestant.method}'", f"use {NETWORK}, {', '.join(METHODS)}")

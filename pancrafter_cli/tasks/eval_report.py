@@ -48,7 +48,7 @@ def scene_tables(result: EvalResult) -> list[tuple[str, str, Table]]:
         own = [row for row in result.rows if (row.scene, row.protocol) == (scene, protocol)]
         names = tuple(own[0].scores)
         rows = tuple(Row(row.method, tuple(row.scores[n] for n in names)) for row in own)
-        title = f"{scene}: {_TITLES[protocol].lower()}"
+        title = f"{scene}: {_TITLES[protocol][0].lower()}{_TITLES[protocol][1:]}"
         tables.append((scene, protocol, Table(title, tuple(COLUMNS[n] for n in names), rows, row_header="method")))
     return tables
 

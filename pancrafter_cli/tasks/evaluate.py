@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pancrafter_cli.data.wald import moved
-from pancrafter_cli.errors import MetricError
+from pancrafter_cli.errors import PancrafterError
 from pancrafter_cli.tasks.eval_cases import Case, Scoring, case_files, cases, fused
 from pancrafter_cli.tasks.eval_options import REDUCED, EvalOptions, EvalResult, EvalRow, FloatArray, check, settings
 from pancrafter_cli.tasks.register import Choice
@@ -26,8 +26,8 @@ _DIRECTION = (0.8, 0.6)  # x, y, in which MS is moved against PAN
 def evaluate(options: EvalOptions, progress: Progress = lambda what, done, total: None) -> EvalResult:
     """Run every method on every scene and score it. `progress` gets (what is done next, scenes done, scenes in all).
 
-    Raises UsageError for options that do not go together, and whatever a scene, a method or an index raises,
-    with the scene's name in front.
+    Raises UsageError for options that do not go together, and whatever a scene, a method or an index raises, which
+    names the scene.
     """
     check(options)
     rows: list[EvalRow] = []
@@ -44,8 +44,10 @@ def evaluate(options: EvalOptions, progress: Progress = lambda what, done, total
                 warnings += case.warnings
                 if case.protocol == REDUCED:
                     curve += _curve(case, options)
-        except MetricError as error:
-            raise MetricError(f"{path.name}: {error.message}", error.hint) from error
+        except PancrafterError as error:
+            if path.name in error.message:
+                raise
+            raise type(error)(f"{path.name}: {error.message}", error.hint) from error
     return EvalResult(tuple(rows), tuple(curve), settings(options), tuple(dict.fromkeys(warnings)), pictures)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any, Literal
 from pancrafter_cli.errors import RasterError
 from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.outputs import Finished, read_finished
+from pancrafter_cli.raster.sidecar import AUX
 from pancrafter_cli.raster.stac import item_path
-from pancrafter_cli.tasks.provenance import input_file, request_tags
+from pancrafter_cli.tasks.provenance import input_file, input_tags, request_tags
 from pancrafter_cli.tasks.sharpen import resolve_product
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 
-_BESIDE_PIXELS = (".aux.xml", ".ovr")  # viewers write these at any time, and no pixel is read from them
+_OVERVIEWS = ".ovr"  # made at any time, and no pixel is read from them
+Contents = list[tuple[str, str | None]]  # name and hash of each file
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def find_state(options: SharpenOptions, model_sha256: str | None) -> State:
         orphan = next((path for path in item if path.exists()), None)
         return State("stale", f"{orphan.name} exists without its product") if orphan else State("none")
     asked = resolve_product(options)[0]
-    inputs: dict[str, str | None] | None = None
+    inputs: Contents | None = None
     product = None
     for path in there:
         try:
@@ -55,7 +58,7 @@ def find_state(options: SharpenOptions, model_sha256: str | None) -> State:
         product = found if path == options.output else product
         reason = _differing_options(found.tags, asked, model_sha256)
         if not reason:
-            inputs = inputs or _hashes(asked)
+            inputs = inputs or _inputs(asked)
             reason = _differing_inputs(found.tags, inputs)
         if reason:
             return State("stale", f"{path.name} exists, {reason}", product)
@@ -94,17 +97,34 @@ def _shown(value: Any) -> str:
     return "not given" if value is None else ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _differing_inputs(tags: Mapping[str, str], inputs: Mapping[str, str | None]) -> str:
+def _differing_inputs(tags: Mapping[str, str], inputs: Contents) -> str:
     """How a product's inputs differ from those of now; empty when they do not."""
-    had = {entry["name"]: entry["sha256"] for entry in json.loads(tags.get("PANCRAFTER_INPUTS", "[]"))}
-    had = {name: digest for name, digest in had.items() if not name.endswith(_BESIDE_PIXELS)}
+    had = _contents(json.loads(tags.get("PANCRAFTER_INPUTS", "[]")))
     if had == inputs:
         return ""
-    names = [name for name in {**had, **inputs} if (name in had, had.get(name)) != (name in inputs, inputs.get(name))]
-    return f"made from other contents of {', '.join(names)}"
+    changed = list(dict.fromkeys(name for name, _ in _less(had, inputs) + _less(inputs, had)))
+    return f"made from other contents of {', '.join(changed)}" if changed else "made from its files in another order"
 
 
-def _hashes(options: SharpenOptions) -> dict[str, str | None]:
-    """All files that the scene depends on, by name, with their hashes; None for what is no local file."""
-    found = (input_file(path) for path in input_files(options) if not path.name.endswith(_BESIDE_PIXELS))
-    return {file.name: file.sha256 for file in found}
+def _less(first: Contents, second: Contents) -> Contents:
+    """What the first has more of than the second."""
+    return list((Counter(first) - Counter(second)).elements())
+
+
+def _inputs(options: SharpenOptions) -> Contents:
+    """All files that the scene depends on."""
+    files = tuple(input_file(path) for path in input_files(options) if not path.name.endswith(_OVERVIEWS))
+    return _contents(json.loads(input_tags(files)["PANCRAFTER_INPUTS"]))
+
+
+def _contents(entries: Sequence[Mapping[str, Any]]) -> Contents:
+    """Names and hashes of input files, in order, without those that no pixel depends on.
+
+    Of an .aux.xml what counts is compared: viewers write statistics to it at any time.
+    """
+    listed = [(e["name"], e.get("facts_sha256") if e["name"].endswith(AUX) else e["sha256"]) for e in entries]
+    return [
+        (name, digest)
+        for name, digest in listed
+        if not name.endswith(_OVERVIEWS) and (digest or not name.endswith(AUX))
+    ]

@@ -20,6 +20,7 @@ from pancrafter_cli.raster.align import Nodata
 from pancrafter_cli.raster.crs import crs_name
 from pancrafter_cli.raster.products import find_product
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
+from pancrafter_cli.raster.statistics import MtfSource
 from pancrafter_cli.tasks.fusers import check_ratio
 from pancrafter_cli.tasks.memory import estimate_memory
 from pancrafter_cli.tasks.register import Registration, judge
@@ -62,6 +63,7 @@ class SceneFacts:
     sensor: str | None
     scale: float
     ms_mtf: float
+    ms_mtf_source: MtfSource
     correlation: tuple[float, ...]
     shift: Registration
     displacement: tuple[WindowShift, ...] | None
@@ -119,6 +121,7 @@ def inspect_scene(
             sensor=product.sensor or sensor_from_metadata(scene.metadata),
             scale=scene.statistics.scale,
             ms_mtf=registered.statistics.ms_mtf,
+            ms_mtf_source=registered.statistics.ms_mtf_source,
             correlation=_correlation(registered),
             shift=shift,
             displacement=tuple(windows) if displacement else None,

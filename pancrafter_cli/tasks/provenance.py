@@ -16,8 +16,12 @@ from pathlib import Path
 import numpy as np
 import rasterio
 
+from pancrafter_cli.geometry.sensors import sensor_from_metadata
 from pancrafter_cli.geometry.tiling import Tiling
+from pancrafter_cli.raster.inputs import SENSOR_TAG
+from pancrafter_cli.raster.paths import public_name, stored_file
 from pancrafter_cli.raster.scene import Scene
+from pancrafter_cli.raster.sidecar import AUX, aux_facts
 from pancrafter_cli.tasks.fusers import DEFAULT_CONSISTENCY, NETWORK, FuserFacts
 from pancrafter_cli.tasks.register import Registration
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions
@@ -27,6 +31,7 @@ from pancrafter_cli.version import __version__
 _BLOCK = 8 << 20  # bytes
 _SECRET = re.compile(r"(?<=://)[^/\s'\"@]*@|\?[^\s'\"]*")  # of URLs: user and password, and what signs a request
 
+LAYER_FACT = "confidence layer"  # of `run_facts`: where it lies
 
 # What is asked for that pixels depend on, besides the model (its hash is a tag) and the device.
 _REQUEST = (
@@ -37,11 +42,15 @@ _REQUEST = (
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that was read: name without folder, size in bytes and SHA-256; None where it is no local file."""
+    """A file that was read: name without folder, size in bytes and SHA-256; None where it is no local file.
+
+    Of a file in an archive both are the archive's. facts_sha256: of an .aux.xml, what of it counts (`aux_facts`).
+    """
 
     name: str
     bytes: int | None
     sha256: str | None
+    facts_sha256: str | None = None
 
 
 @contextmanager
@@ -57,19 +66,25 @@ def hashing(files: Sequence[Path]) -> Iterator[Future[tuple[InputFile, ...]]]:
 
 def input_file(path: Path, stop: threading.Event | None = None) -> InputFile:
     """Size and hash of a file, read once from begin to end in small pieces; none when `stop` is set meanwhile."""
-    name = path.name
+    name = public_name(path)
     try:
-        if not path.is_file():
-            return InputFile(str(path).split("?")[0].rsplit("/")[-1], None, None)
+        stored = stored_file(path)
+        if stored is None:
+            return InputFile(name, None, None)
         digest = hashlib.sha256()
-        with path.open("rb") as file:
+        with stored.open("rb") as file:
             while block := file.read(_BLOCK):
                 if stop is not None and stop.is_set():
-                    return InputFile(name, path.stat().st_size, None)
+                    return InputFile(name, stored.stat().st_size, None)
                 digest.update(block)
-        return InputFile(name, path.stat().st_size, digest.hexdigest())
+        facts = _digest(aux_facts(stored.read_bytes())) if name.endswith(AUX) else None
+        return InputFile(name, stored.stat().st_size, digest.hexdigest(), facts)
     except OSError:
         return InputFile(name, None, None)  # GDAL could read it, and that is what counts
+
+
+def _digest(text: str) -> str | None:
+    return hashlib.sha256(text.encode()).hexdigest() if text else None
 
 
 def method_tags(facts: FuserFacts, scene: Scene, tile: int, halo: int) -> dict[str, str]:
@@ -97,10 +112,16 @@ def method_tags(facts: FuserFacts, scene: Scene, tile: int, halo: int) -> dict[s
     return tags | {name: value for name, value in of_model.items() if value is not None}
 
 
+def sensor_tags(sensor: str | None, scene: Scene) -> dict[str, str]:
+    """The sensor as asked for, else as the inputs' metadata name it; nothing where they do not."""
+    known = sensor or sensor_from_metadata(scene.metadata)
+    return {} if known is None else {SENSOR_TAG: known}
+
+
 def request_tags(options: SharpenOptions) -> dict[str, str]:
     """What was asked for, as JSON: with the same inputs and model, the same request makes the same product."""
     asked = {name: getattr(options, name) for name in _REQUEST}
-    asked["dem"] = None if options.dem is None else options.dem.name
+    asked["dem"] = None if options.dem is None else public_name(options.dem)
     asked["tile"] = options.tile or DEFAULT_TILE
     by_default = DEFAULT_CONSISTENCY if options.method == NETWORK else 0
     asked["consistency"] = by_default if options.consistency is None else options.consistency
@@ -113,8 +134,11 @@ def command_tags(command: Sequence[str]) -> dict[str, str]:
 
 
 def input_tags(files: Sequence[InputFile]) -> dict[str, str]:
-    """The input files as JSON: a list of objects with name, bytes and sha256."""
+    """The input files as JSON: a list of objects with name, bytes and sha256, of some with facts_sha256."""
     listed = [{"name": f.name, "bytes": f.bytes, "sha256": f.sha256} for f in files]
+    for entry, file in zip(listed, files, strict=True):
+        if file.facts_sha256 is not None:
+            entry["facts_sha256"] = file.facts_sha256
     return {"PANCRAFTER_INPUTS": json.dumps(listed)}
 
 
@@ -143,18 +167,20 @@ def run_facts(
         "blend": str(tiling.blend),
         "method or model": repr(replace(facts, precision_reason="")),  # a measured number varies
         "sensor": str(options.sensor),
+        "ratio, MS origin or nodata": repr((options.ratio, options.ms_origin, options.nodata)),
         "registration": repr(registration),
         "grid, bands or nodata": repr(scene.output),
-        "outputs": "confidence" if options.confidence is not None else "",
+        LAYER_FACT: "" if options.confidence is None else str(options.confidence.absolute()),
         "scale": repr(scene.statistics.scale),
         "MTF of MS": repr(scene.statistics.ms_mtf),
     }
 
 
 def _stamp(path: Path) -> tuple[int, int] | tuple[()]:
-    """Size and time of a file; nothing for what is no local file."""
+    """Size and time of a file, or of the archive it is in; nothing for what is no local file."""
     try:
-        found = path.stat()
+        stored = stored_file(path)
+        found = stored.stat() if stored is not None else None
     except OSError:
         return ()
-    return found.st_size, found.st_mtime_ns
+    return (found.st_size, found.st_mtime_ns) if found is not None else ()

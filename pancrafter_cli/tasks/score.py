@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from pancrafter_cli.metrics.lowpass import Geometry
 from pancrafter_cli.metrics.streaming import ReducedScores, score_reduced
 from pancrafter_cli.metrics.windows import Read, Shape, array_reader, looks_scaled
 from pancrafter_cli.raster.inputs import RasterFile, open_raster
+from pancrafter_cli.raster.outputs import read_finished
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.tasks.readers import (
     block_means,
@@ -30,13 +32,14 @@ from pancrafter_cli.tasks.readers import (
     scene_pan,
     scene_pan_low,
 )
-from pancrafter_cli.tasks.register import DEFAULT_REGISTRATION, Choice, Registration, register
+from pancrafter_cli.tasks.register import DEFAULT_REGISTRATION, Choice, register
 
 EXP = "exp"
 FUSED = "fused"
 REDUCED_INDICES = ("q2n", "q", "sam", "ergas", "scc", "ssim", "psnr")
 FULL_INDICES = ("d_lambda_k", "d_s", "hqnr", "d_lambda", "qnr")
 _TOOLBOX_PIXELS = 4096 * 4096  # the 23-tap interpolation works on the whole image
+_RATIO = 4.0
 _LOOK = 256  # pixels a side from the middle, to see what numbers an image holds
 
 
@@ -45,7 +48,8 @@ class ScoreOptions:
     """What to score. Give `reference`, or `pan` and `ms` for full resolution.
 
     sensor: whose MTF and greatest DN are assumed; by default the one the metadata name, else generic gains.
-    ratio: MS over PAN pixel size, for `exp` beside a reference. geometry: "area", or "toolbox" for data whose MS
+    ratio: MS over PAN pixel size, for ERGAS and `exp` beside a reference; by default the product's tag says it, else 4.
+    geometry: "area", or "toolbox" for data whose MS
     samples lie at 4k + 2. registration: as the product was made with.
     cut: border left out beside a reference, 21 in the research toolboxes. peak: greatest DN.
     """
@@ -54,7 +58,7 @@ class ScoreOptions:
     reference: Path | None = None
     pan: Path | None = None
     ms: tuple[Path, ...] = ()
-    ratio: float = 4.0
+    ratio: float | None = None
     sensor: str | None = None
     geometry: Geometry = "area"
     cut: int = 0
@@ -97,6 +101,7 @@ def score(options: ScoreOptions, stack: ExitStack) -> Measured:
     Raises UsageError for options that do not go together, RasterError or GeometryError for unusable files, and
     MetricError when grids or bands disagree or an index has no value.
     """
+    check_numbers(options.cut, options.peak)
     fused = _opened(options.fused, stack)
     if options.reference is not None:
         if options.pan is not None or options.ms:
@@ -106,27 +111,46 @@ def score(options: ScoreOptions, stack: ExitStack) -> Measured:
         return _against_reference(options, fused, _opened(options.reference, stack))
     if options.pan is None or not options.ms:
         raise UsageError("nothing to score against", "give --reference GT, or --full-res with --pan PAN and --ms MS")
-    opened = stack.enter_context(open_scene(options.pan, options.ms, options.scene))
-    scene, registration = register(opened, options.registration)
-    return _at_full_resolution(options, fused, scene, registration)
+    if options.cut or options.peak is not None:
+        raise UsageError("--cut and --peak are for scores against a reference", "leave them out with --full-res")
+    scene = stack.enter_context(open_scene(options.pan, options.ms, options.scene))
+    if options.geometry == "toolbox":
+        return _at_full_resolution(options, fused, scene, "none, MS lies as published patches have it")
+    scene, registration = register(scene, options.registration)
+    return _at_full_resolution(options, fused, scene, registration.text)
+
+
+def check_numbers(cut: int, peak: float | None) -> None:
+    """Raise UsageError for a border or a greatest DN that cannot be."""
+    if cut < 0:
+        raise UsageError(f"--cut {cut}: expected a number of pixels", "21 is what the research toolboxes use")
+    if peak is not None and not 0 < peak < math.inf:
+        raise UsageError(f"--peak {peak:g}: expected the greatest DN", "for example 2047 for 11 bits")
+
+
+def _ratio(options: ScoreOptions) -> tuple[float, str]:
+    """The ratio to score with, and where it is from."""
+    if options.ratio is not None:
+        if not 1 < options.ratio < math.inf:
+            raise UsageError(f"--ratio {options.ratio:g}: expected MS over PAN pixel size, above 1", "for example 4")
+        return options.ratio, "as given"
+    said = read_finished(options.fused).tags.get("PANCRAFTER_RATIO")
+    return (float(said), "by the product's tags") if said else (_RATIO, "assumed, see --ratio")
 
 
 def _against_reference(options: ScoreOptions, fused: RasterFile, reference: RasterFile) -> Measured:
     remedy = "bring both onto one grid first (gdalwarp), or score against another reference"
     check_same_grid(fused, reference.grid, f"the reference {reference.path}", remedy)
     _check_bands(fused, reference.bands, f"the reference {reference.path}")
-    if options.ratio <= 1:
-        raise UsageError(f"--ratio {options.ratio:g}: expected MS over PAN pixel size, above 1", "for example 4")
-    if options.cut < 0:
-        raise UsageError(f"--cut {options.cut}: expected a number of pixels", "21 is what the research toolboxes use")
+    ratio, origin = _ratio(options)
     mtf = _mtf(options.sensor, (*fused.metadata, *reference.metadata), fused.bands)
     peak = options.peak if options.peak is not None else mtf.peak
     shape, mask = fused.grid.shape, file_mask(fused, reference)
     truth, product = file_pixels(reference), file_pixels(fused)
     means = _means(truth, file_mask(reference), shape)
-    exp = degraded(reference, options.ratio, mtf.ms, means)
+    exp = degraded(reference, ratio, mtf.ms, means)
     scores: dict[str, ReducedScores] = {
-        name: score_reduced(truth, read, mask, shape, options.ratio, peak=peak, cut=options.cut)
+        name: score_reduced(truth, read, mask, shape, ratio, peak=peak, cut=options.cut)
         for name, read in ((FUSED, product), (EXP, exp))
     }
     result = ScoreResult(
@@ -138,7 +162,7 @@ def _against_reference(options: ScoreOptions, fused: RasterFile, reference: Rast
         scores={name: _chosen(s, REDUCED_INDICES) for name, s in scores.items()},
         settings={
             "reference": str(reference.path),
-            "ratio": f"{options.ratio:g}",
+            "ratio": f"{ratio:g} ({origin})",
             "MTF at MS Nyquist": f"{mtf.name}: {_listed(mtf.ms)}",
             "border left out": f"{max(0, options.cut - 1)} pixels above and left, {options.cut} below and right",
             "peak": f"{scores[FUSED].peak:g} DN"
@@ -151,7 +175,7 @@ def _against_reference(options: ScoreOptions, fused: RasterFile, reference: Rast
     return Measured(result, {FUSED: product, EXP: exp, "reference": truth}, mask, {}, _names(fused))
 
 
-def _at_full_resolution(options: ScoreOptions, fused: RasterFile, scene: Scene, registration: Registration) -> Measured:
+def _at_full_resolution(options: ScoreOptions, fused: RasterFile, scene: Scene, registration: str) -> Measured:
     remedy = "score the product with the PAN and MS it was made of; it lies on the PAN grid where both overlap"
     check_same_grid(fused, scene.grid, "the overlap of PAN and MS", remedy)
     _check_bands(fused, scene.bands, "MS")
@@ -174,7 +198,7 @@ def _at_full_resolution(options: ScoreOptions, fused: RasterFile, scene: Scene, 
             "ratio": f"{scene.ratio:.6g}",
             "geometry": "pixels are areas" if options.geometry == "area" else "MS samples at 4k + 2, 23-tap filter",
             "MTF at MS Nyquist": f"{mtf.name}: {_listed(mtf.ms)}",
-            "registration": registration.text,
+            "registration": registration,
             "blocks": f"{scores[FUSED].blocks} of 32 x 32 pixels, valid throughout",
             "constant blocks left out of D_S": str(scores[FUSED].flat_spatial),
             EXP: "MS brought to the PAN grid, nothing sharpened",

@@ -7,20 +7,29 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from pancrafter_cli.errors import OutOfMemory
 from pancrafter_cli.geometry.tiling import Tiling
-from pancrafter_cli.raster.outputs import check_beside, confidence_spec, product_writers, settle, unfinished_facts
+from pancrafter_cli.raster.outputs import (
+    check_beside,
+    confidence_spec,
+    product_writers,
+    remove_unfinished,
+    settle,
+    unfinished_facts,
+)
 from pancrafter_cli.raster.products import find_product
 from pancrafter_cli.raster.room import check_room
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
-from pancrafter_cli.raster.stac import check_item
+from pancrafter_cli.raster.stac import check_item, remove_stale_item
 from pancrafter_cli.raster.writer import check_output
 from pancrafter_cli.tasks.afterwards import Afterwards, add_item, add_scores
 from pancrafter_cli.tasks.confidence import Judge
-from pancrafter_cli.tasks.fusers import NETWORK, Fuser, Runner, check_method, make_fuser, network_runner
+from pancrafter_cli.tasks.fusers import NETWORK, Fuser, Runner, make_fuser, network_runner
 from pancrafter_cli.tasks.memory import estimate_memory, pick_tile, smaller_tile
 from pancrafter_cli.tasks.provenance import (
+    LAYER_FACT,
     command_tags,
     hashing,
     input_tags,
@@ -28,10 +37,11 @@ from pancrafter_cli.tasks.provenance import (
     method_tags,
     request_tags,
     run_facts,
+    sensor_tags,
 )
 from pancrafter_cli.tasks.register import Registration, register
 from pancrafter_cli.tasks.score import ScoreOptions
-from pancrafter_cli.tasks.sharpen_options import SharpenOptions, SharpenResult
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions, SharpenResult, check_asked
 from pancrafter_cli.tasks.tiles import judged_tiles, make_tiling
 from pancrafter_cli.tasks.writing import Progress, Total, write_tiles
 
@@ -60,9 +70,10 @@ def sharpen_scene(
         notice(text)
 
     options, layout = resolve_product(options)
+    _forget_other_layer(options)
     settle(options.output, options.confidence, discard=not options.resume)
     _check_outputs(options)
-    check_method(options.method)
+    check_asked(options)
     # A wrong model or device is told before a large scene is measured.
     if runner is None and options.method == NETWORK:
         runner = _runner(options)
@@ -89,6 +100,7 @@ def sharpen_scene(
             ratio=scene.ratio,
             registration=registration,
             ms_mtf=scene.statistics.ms_mtf,
+            ms_mtf_source=scene.statistics.ms_mtf_source,
             fuser=fuser.facts,
             tile=tiling.tile,
             halo=tiling.halo,
@@ -144,7 +156,7 @@ class _Run:
         options, scene = self.options, self.scene
         facts = run_facts(self.fuser.facts, scene, tiling, self.registration, options)
         tags = method_tags(self.fuser.facts, scene, tiling.tile, tiling.halo) | self.registration.tags
-        tags |= request_tags(options) | command_tags(options.command)
+        tags |= sensor_tags(options.sensor, scene) | request_tags(options) | command_tags(options.command)
         with product_writers(
             options.output,
             scene.output,
@@ -169,6 +181,13 @@ class _Run:
         return estimate_memory(width, tile + tiling.blend + 2 * tiling.halo, self.scene.bands)
 
 
+def _forget_other_layer(options: SharpenOptions) -> None:
+    """Remove the confidence layer of an unfinished run that had another one, or this one has none: no run finds it."""
+    had = unfinished_facts(options.output).get(LAYER_FACT, "")
+    if had and (options.confidence is None or had != str(options.confidence.absolute())):
+        remove_unfinished(Path(had))
+
+
 def _check_room(options: SharpenOptions, scene: Scene, notice: Notice) -> None:
     """Raise OutputError when the files cannot have room."""
     files = {options.output: scene.output}
@@ -190,7 +209,10 @@ def _finish(options: SharpenOptions, scene: Scene, registration: Registration, t
             scene=_scene_options(options),
         )
         found = add_scores(asked)
-    return add_item(found, options.output, scene, tags, options.confidence) if options.stac else found
+    if options.stac:
+        return add_item(found, options.output, scene, tags, options.confidence)
+    remove_stale_item(options.output)
+    return found
 
 
 def _runner(options: SharpenOptions) -> Runner:

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pancrafter_cli.errors import UsageError
+from pancrafter_cli.geometry.sensors import sensor_mtf
 from pancrafter_cli.raster.align import Nodata
-from pancrafter_cli.tasks.fusers import NETWORK, FuserFacts, Runtime
+from pancrafter_cli.raster.statistics import MtfSource
+from pancrafter_cli.tasks.fusers import NETWORK, FuserFacts, Runtime, check_method
 from pancrafter_cli.tasks.register import DEFAULT_REGISTRATION, Choice, Registration
 from pancrafter_cli.tasks.tiles import DEFAULT_BLEND, DEFAULT_HALO
+from pancrafter_cli.zoo import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from pancrafter_cli.runtime.torch_runner import Precision
@@ -69,11 +73,11 @@ class SharpenOptions:
 class SharpenResult:
     """What was written and how: sizes in pixels, `seconds` of wall time, `valid` the share of pixels with data.
 
-    layout: what kind of product the files were taken for. ms_mtf: as asked for, or as measured. drifting: share of the
-    MS pixels from which the product, degraded, differs by more than 5 %; disagreeing: share of those where PAN is not
-    what MS predicts, as under clouds that only one has seen. scores: full-resolution indices by name, empty if not
-    asked for; notices: what else was said on the way, as that an unfinished run was gone on with; warnings: what could
-    not be done.
+    layout: what kind of product the files were taken for. ms_mtf: as asked for, as measured, or assumed. drifting:
+    share of the MS pixels from which the product, degraded, differs by more than 5 %; disagreeing: share of those where
+    PAN is not what MS predicts, as under clouds that only one has seen. scores: full-resolution indices by name, empty
+    if not asked for; notices: what else was said on the way, as that an unfinished run was gone on with; warnings: what
+    could not be done.
     """
 
     output: Path
@@ -86,6 +90,7 @@ class SharpenResult:
     ratio: float
     registration: Registration
     ms_mtf: float
+    ms_mtf_source: MtfSource
     fuser: FuserFacts
     tile: int
     halo: int
@@ -98,3 +103,24 @@ class SharpenResult:
     scores: Mapping[str, float]
     notices: tuple[str, ...]
     warnings: tuple[str, ...]
+
+
+def check_asked(options: SharpenOptions) -> None:
+    """Raise UsageError for a method or sensor that does not exist, and for what only networks have beside another."""
+    check_method(options.method)
+    if options.sensor is not None:
+        sensor_mtf(options.sensor)
+    if options.method == NETWORK:
+        return
+    asked = {
+        "--model": options.model not in (None, DEFAULT_MODEL),
+        "--device": options.device not in ("auto", "cpu"),
+        "--precision": options.precision != "auto",
+        "--runtime": options.runtime is not None,
+    }
+    without = [flag for flag, given in asked.items() if given]
+    if without:
+        raise UsageError(
+            f"{', '.join(without)}: only the method {NETWORK} has that, and {options.method} is asked for",
+            f"leave it out, or leave out --method {options.method}",
+        )
