@@ -18,8 +18,8 @@ import rasterio
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights
 from pancrafter_cli.geometry.grid import overlap
 from pancrafter_cli.geometry.resample import apply_weights
+from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import SceneOptions, open_scene
-from pancrafter_cli.tasks.register import register
 
 
 def main() -> None:

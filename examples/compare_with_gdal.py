@@ -23,8 +23,8 @@ from pancrafter_cli.data.wald import NODATA, Pair, reduce_scene, referenced_pair
 from pancrafter_cli.geometry.sensors import mtf_of, sensor_from_metadata
 from pancrafter_cli.metrics.reduced import ergas, sam
 from pancrafter_cli.raster.arrays import read_array
+from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import open_scene
-from pancrafter_cli.tasks.register import register
 
 Float32 = NDArray[np.float32]
 

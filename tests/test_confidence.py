@@ -32,10 +32,11 @@ from pancrafter_cli.geometry.confidence import (
 )
 from pancrafter_cli.geometry.consistency import plan_consistency
 from pancrafter_cli.geometry.grid import AxisMap, GridMap
+from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.raster.writer import SceneWriter
 from pancrafter_cli.tasks.confidence import Judge
-from pancrafter_cli.tasks.register import register
+from pancrafter_cli.tasks.fusers import make_fuser
 from tests.pairs import write_pair
 from tests.scene_factory import FileFacts, write_tif
 
@@ -264,6 +265,22 @@ def test_what_is_not_pulled_onto_ms_drifts(tmp_path: Path) -> None:
 
     assert drifting(0) > 0.5
     assert drifting(5) < 0.1
+
+
+def test_windows_that_scatter_cost_confidence(tmp_path: Path) -> None:
+    painted_pair(tmp_path)
+    whole = (0, 64), (0, 64)
+    with open_scene(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
+        off = register(scene, "off")[1]
+
+        def mean(spread: float) -> float:
+            judge = Judge(scene, replace(off, spread=spread), layer=True).read(*whole)[1]
+            found = judge(make_fuser(scene, "brovey").read(*whole)(), *whole).confidence
+            assert found is not None
+            return float(np.nanmean(found))
+
+        assert mean(0.4) < mean(0.1) - 0.01
+        assert mean(np.inf) == mean(0.0)  # not measured
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("uint8", 1.0), ("float32", 0.0)])

@@ -147,6 +147,23 @@ def test_scores_are_those_of_the_score_command(tmp_path: Path, pair: tuple[Path,
         assert np.array_equal(a.read(), b.read())
 
 
+def test_the_correction_that_was_made_counts_in_the_scores(tmp_path: Path) -> None:
+    write_pair(tmp_path, seed=1, pan_size=256, ratio=4, bands=3)
+    with rasterio.open(tmp_path / "ms.tif", "r+") as file:
+        file.transform = file.transform @ Affine.translation(1.2, 0)
+    files = tmp_path / "pan.tif", tmp_path / "ms.tif"
+    result = sharpen(*files, tmp_path / "o.tif", method="gsa", score=True)
+    assert result.registration.applied
+
+    def scored(registration: tuple[float, float] | str) -> float:
+        with ExitStack() as stack:
+            options = ScoreOptions(tmp_path / "o.tif", pan=files[0], ms=(files[1],), registration=registration)
+            return float(score(options, stack).result.scores["fused"]["hqnr"])
+
+    assert result.scores["hqnr"] == pytest.approx(scored((result.registration.dx, result.registration.dy)), abs=1e-9)
+    assert result.scores["hqnr"] != pytest.approx(scored("off"), abs=1e-3)
+
+
 def test_a_product_too_small_to_be_scored_is_kept(tmp_path: Path) -> None:
     write_pair(tmp_path, seed=1, pan_size=16, ratio=4, bands=3)
     result = sharpen(tmp_path / "pan.tif", tmp_path / "ms.tif", tmp_path / "o.tif", method="exp", score=True)

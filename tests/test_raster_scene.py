@@ -267,6 +267,7 @@ def test_near_infrared_labelled_alpha_is_a_band(tmp_path):
         assert np.array_equal(data, image)
         assert valid.all()
         assert [b.colorinterp for b in scene.output.bands] == ["red", "green", "blue", "undefined"]
+        assert "m.tif: band 4 is labelled alpha" in scene.notices[0]
 
 
 def test_an_alpha_band_of_pan_is_dropped(tmp_path):

@@ -21,9 +21,9 @@ from pancrafter_cli.geometry.grid import AxisMap, GridMap
 from pancrafter_cli.geometry.matching import WindowShift
 from pancrafter_cli.geometry.registration import ArrayPair, Shift, summarise, window_shifts
 from pancrafter_cli.geometry.resample import apply_weights
+from pancrafter_cli.raster.register import judge, parse_registration, register
 from pancrafter_cli.raster.scene import Scene, open_scene
 from pancrafter_cli.tasks.inspect import inspect_scene
-from pancrafter_cli.tasks.register import judge, parse_registration, register
 from tests.scene_factory import PAN_TRANSFORM, FileFacts, ms_transform, write_tif
 
 SIZE = 512
@@ -253,6 +253,17 @@ def test_windows_that_disagree_are_refused(tmp_path: Path) -> None:
     assert facts.displacement is not None
     found = {w.row > 60: w.dx for w in facts.displacement if w.matched and w.row in (30, 90)}
     assert found == pytest.approx({False: 0.0, True: 3.0}, abs=0.1)
+
+
+def test_inspect_looks_at_the_scene_as_it_would_be_sharpened(tmp_path: Path) -> None:
+    still, off = (
+        inspect_scene(folder / "pan.tif", (folder / "ms.tif",))
+        for folder, shift in ((tmp_path / "a", 0.0), (tmp_path / "b", 1.7))
+        if write_scene(folder, make_pair(shift=(shift, 0.0))).close() is None
+    )
+    assert off.shift.applied
+    assert off.correlation == pytest.approx(still.correlation, abs=0.03)
+    assert off.ms_mtf == pytest.approx(still.ms_mtf, abs=0.03)
 
 
 def test_what_cannot_be_measured_is_no_error(tmp_path: Path) -> None:

@@ -16,9 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 
 from pancrafter_cli.errors import OutOfMemory, OutputError, UsageError
+from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.raster import journal, outputs
+from pancrafter_cli.raster.room import check_room
+from pancrafter_cli.raster.spec import BandFacts, OutputSpec
 from pancrafter_cli.raster.tiff import tile_tables
 from pancrafter_cli.raster.writer import SceneWriter
 from pancrafter_cli.tasks import memory
@@ -403,6 +407,14 @@ def test_a_disk_that_cannot_hold_it_is_refused_before(runs: Runs, monkeypatch: p
     runs.options.output.unlink()
     monkeypatch.setattr(shutil, "disk_usage", usage(most + 1))
     assert runs.sharpen().notices == ()
+
+
+def test_what_is_not_valid_needs_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = OutputSpec(Grid(Affine.identity(), 1000, 1000), "uint8", (BandFacts(),), nodata=0)
+    monkeypatch.setattr(shutil, "disk_usage", usage(60_000))
+    check_room({Path("o.tif"): spec}, 0.4, lambda text: None)
+    with pytest.raises(OutputError):
+        check_room({Path("o.tif"): spec}, 0.6, lambda text: None)
 
 
 # --- memory

@@ -10,15 +10,17 @@ import torch
 
 from pancrafter_cli import sharpen
 from pancrafter_cli.data.config import read_config
+from pancrafter_cli.data.gather import gather_sources
 from pancrafter_cli.data.samples import SampleOptions, draw_bands, draw_sample
 from pancrafter_cli.data.sources import MATCH_RATIOS, Source, load_sources, match_bands
-from pancrafter_cli.errors import TrainingError, UsageError
+from pancrafter_cli.errors import GeometryError, TrainingError, UsageError
 from pancrafter_cli.geometry.degrade import degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap
-from pancrafter_cli.tasks.learner import mars_loss, pan_samples
+from pancrafter_cli.tasks.learner import mars_loss, pan_samples, start_learner, take_step
 from pancrafter_cli.tasks.train import train
 from pancrafter_cli.zoo import load_model
-from tests.training_setup import CONFIG, NETWORK, write_scenes
+from tests.pairs import write_pair
+from tests.training_setup import CONFIG, NETWORK, random_batch, write_scenes
 
 
 @pytest.fixture
@@ -108,6 +110,42 @@ def test_pan_mode_gets_its_share_of_the_samples(share: float) -> None:
     counts = [pan_samples(config, step) for step in range(100)]
     assert sum(counts) == pytest.approx(100 * 4 * share, abs=1)
     assert max(counts) - min(counts) <= 1
+
+
+def test_early_weights_are_soon_forgotten_by_their_average() -> None:
+    config = replace(CONFIG, ema=0.999, warmup=0, lr=0.01)
+    learner = start_learner(config, torch.device("cpu"))
+    first = {name: value.clone() for name, value in learner.ema.items()}
+    for step in range(8):
+        take_step(learner, random_batch(config, step), config)
+    now = learner.network.state_dict()
+    left, way = (sum(float((now[name] - old[name]).norm()) for name in first) for old in (learner.ema, first))
+    assert left < 0.5 * way
+
+
+def test_only_matrices_decay() -> None:
+    learner = start_learner(replace(CONFIG, weight_decay=0.1), torch.device("cpu"))
+    decays = {id(p): group["weight_decay"] for group in learner.optimizer.param_groups for p in group["params"]}
+    for name, value in learner.network.named_parameters():
+        assert decays[id(value)] == (0.1 if value.ndim > 1 else 0.0), name
+
+
+def test_weights_of_scenes_and_kinds_multiply() -> None:
+    config = replace(CONFIG, weights={"wald": 20.0}, scene_weights={"wv*": 4.0, "wv2": 9.0})
+    sources = ("wv2", "wald"), ("wv2", "resynthesised"), ("ikonos", "wald")
+    assert [config.weight_of(*source) for source in sources] == [80, 4, 20]
+
+
+def test_what_sharpen_refuses_is_not_trained_on(scene_folder: Path) -> None:
+    for name, seed in (("s2", 5), ("other", 6)):
+        write_pair(scene_folder / name, seed=seed, pan_size=512, ratio=4, bands=3)
+    (scene_folder / "other" / "ms.tif").replace(scene_folder / "s2" / "ms.tif")
+    (scene_folder / "other" / "pan.tif").unlink()
+    with pytest.raises(GeometryError, match="nothing in common"):
+        load_sources(scene_folder / "s2", ("wald",))
+    found = gather_sources(replace(CONFIG, scenes=str(scene_folder)))
+    assert {source.name for source in found.sources} == {"s1"}
+    assert [skipped.name for skipped in found.skipped] == ["s2"]
 
 
 def test_training_writes_a_model_that_loads(scene_folder: Path, tmp_path: Path) -> None:

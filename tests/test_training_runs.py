@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import safetensors.torch
 import torch
+from affine import Affine
 from typer.testing import CliRunner
 
 from pancrafter_cli.cli.main import app
-from pancrafter_cli.data.batches import Batch
 from pancrafter_cli.data.config import TrainConfig, fine_tuning, read_config, recipe_text
 from pancrafter_cli.errors import ModelError, OutputError, TrainingError, UsageError
-from pancrafter_cli.geometry.inputs import NetworkInputs
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.runtime.torch_runner import TorchRunner
 from pancrafter_cli.tasks.checkpoint import restore_checkpoint, written_whole
@@ -30,7 +30,7 @@ from pancrafter_cli.tasks.train import train
 from pancrafter_cli.tasks.validation import examine, prepare_exams
 from pancrafter_cli.zoo import Model, ModelSpec, load_model
 from tests.pairs import write_pair
-from tests.training_setup import CONFIG, NETWORK, recipe, write_scenes
+from tests.training_setup import CONFIG, NETWORK, random_batch, recipe, write_scenes
 
 CPU = torch.device("cpu")
 RECIPES = Path(__file__).parents[1] / "examples" / "recipes"
@@ -55,13 +55,6 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def random_batch(config: TrainConfig, seed: int = 0) -> Batch:
-    rng = np.random.default_rng(seed)
-    shape = (config.samples_per_step, config.network.bands, 16, 16)
-    *images, truth = (rng.random(shape, dtype=np.float32) for _ in range(4))
-    return Batch(NetworkInputs(*images), truth, tuple(f"s{k}" for k in range(shape[0])))
 
 
 # Failures
@@ -167,10 +160,12 @@ def test_validation_agrees_with_evaluate(held_out: Path, tmp_path: Path) -> None
     """What `exp` scores in training is what `eval` says it scores, on the same pixels."""
     model = train(recipe(held_out, exclude=("val-*",), steps=3), tmp_path / "run").model
     folders = [held_out / "val-1", held_out / "val-2"]
+    with rasterio.open(folders[1] / "ms.tif", "r+") as file:  # 1.5 MS pixels off, which both must correct
+        file.transform = file.transform @ Affine.translation(1.5, 0)
     exams, skipped = prepare_exams(folders, matched=True)
     report = examine(exams, TorchRunner(load_model(str(model)), CPU))
     assert not skipped
-    options = EvalOptions(tuple(folders), contestants(["exp"]), ("reduced",), registration="off")
+    options = EvalOptions(tuple(folders), contestants(["exp"]), ("reduced",))
     for row in evaluate(options).rows:
         exp = report.scenes[row.scene][1]
         assert exp.ergas == pytest.approx(row.scores["ergas"], rel=1e-4)

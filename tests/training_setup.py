@@ -9,8 +9,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from pancrafter_cli.data.batches import Batch
 from pancrafter_cli.data.config import TrainConfig
 from pancrafter_cli.data.samples import SampleOptions
+from pancrafter_cli.geometry.inputs import NetworkInputs
 from pancrafter_cli.networks.config import PanCrafterConfig
 from tests.pairs import textured, write_pair
 
@@ -48,3 +50,11 @@ def write_patches(path: Path, *, count: int = 12, size: int = 32, bands: int = 4
 def recipe(scenes: Path, **changes: object) -> TrainConfig:
     """CONFIG on the scenes of a folder, changed."""
     return replace(CONFIG, scenes=str(scenes), **changes)  # type: ignore[arg-type]
+
+
+def random_batch(config: TrainConfig, seed: int = 0) -> Batch:
+    """What one step is given, of noise."""
+    rng = np.random.default_rng(seed)
+    shape = (config.samples_per_step, config.network.bands, 16, 16)
+    *images, truth = (rng.random(shape, dtype=np.float32) for _ in range(4))
+    return Batch(NetworkInputs(*images), truth, tuple(f"s{k}" for k in range(shape[0])))

@@ -75,9 +75,9 @@ def command(
     stale: it is kept, and the scene failed, unless --overwrite. The exit code is 1 if any scene failed.
     """
     from pancrafter_cli.raster.align import parse_nodata
+    from pancrafter_cli.raster.register import parse_registration
     from pancrafter_cli.tasks.batch import broken_outcomes, plan_batch
     from pancrafter_cli.tasks.memory import parse_bytes
-    from pancrafter_cli.tasks.register import parse_registration
     from pancrafter_cli.tasks.sharpen_options import SharpenOptions
     from pancrafter_cli.tasks.tiles import DEFAULT_TILE, make_tiling
 

@@ -50,11 +50,11 @@ def command(
 ) -> None:
     """Compare methods and models over scenes: reduced and full resolution, and robustness to misregistration."""
     from pancrafter_cli.raster.align import parse_nodata
+    from pancrafter_cli.raster.register import parse_registration
     from pancrafter_cli.raster.scene import SceneOptions
     from pancrafter_cli.tasks.eval_options import EvalOptions, contestants
     from pancrafter_cli.tasks.eval_report import curve_tables, mean_tables, scene_tables, to_json, write_evaluation
     from pancrafter_cli.tasks.evaluate import evaluate
-    from pancrafter_cli.tasks.register import parse_registration
 
     if "network" not in _parts(methods) and (model or consistency):
         raise UsageError("--model and --consistency are for the method network", f"add it: --methods {methods},network")

@@ -42,7 +42,7 @@ Model = Annotated[str, typer.Option(help=MODEL_HELP)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[
     PrecisionChoice,
-    typer.Option(help="auto: bf16 on GPUs, and on CPUs with units for it if it agrees with fp32."),
+    typer.Option(help="auto: bf16 on devices with units for it if it agrees with fp32."),
 ]
 Runtime = Annotated[
     RuntimeChoice | None,

@@ -56,8 +56,8 @@ def command(
 ) -> None:
     """Score a product against a reference, or at full resolution from its PAN and MS; `exp` is scored beside it."""
     from pancrafter_cli.raster.align import parse_nodata
+    from pancrafter_cli.raster.register import parse_registration
     from pancrafter_cli.raster.scene import SceneOptions
-    from pancrafter_cli.tasks.register import parse_registration
     from pancrafter_cli.tasks.score import ScoreOptions, score
     from pancrafter_cli.tasks.score_report import score_table, write_score_report
 

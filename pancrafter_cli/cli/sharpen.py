@@ -68,8 +68,8 @@ def command(
 ) -> None:
     """Sharpen MS with PAN: a GeoTIFF with all MS bands on the PAN grid."""
     from pancrafter_cli.raster.align import parse_nodata
+    from pancrafter_cli.raster.register import parse_registration
     from pancrafter_cli.tasks.memory import parse_bytes
-    from pancrafter_cli.tasks.register import parse_registration
     from pancrafter_cli.tasks.sharpen import sharpen_scene
     from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 

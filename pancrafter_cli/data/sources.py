@@ -27,9 +27,9 @@ from pancrafter_cli.errors import TrainingError
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, DEFAULT_PAN_GAIN, degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap, GridMap, overlap
 from pancrafter_cli.geometry.inputs import COARSE, FINE, detail, gain_beyond
-from pancrafter_cli.geometry.registration import summarise, window_shifts
 from pancrafter_cli.geometry.resample import apply_weights, cubic_weights
 from pancrafter_cli.raster.arrays import read_array
+from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import Scene, open_scene
 
 Float32 = NDArray[np.float32]
@@ -113,14 +113,14 @@ def load_sources(folder: Path, kinds: Sequence[str], smallest: int = _SMALLEST) 
     """The sources of the scene in `folder` (pan.tif, ms.tif, and gt.tif where a reference exists).
 
     Those of fewer than `smallest` pixels a side are left out. Raises TrainingError for invalid pixels and when no
-    source is left, RasterError or GeometryError for unusable rasters.
+    source is left, RasterError or GeometryError for unusable rasters and for PAN and MS that `sharpen` refuses too.
     """
     pan, ms, truth = (folder / name for name in ("pan.tif", "ms.tif", "gt.tif"))
     if truth.exists():
         # The reference lies on the PAN grid already: its own Wald pair, with ratio 1 between the two files.
         return [_referenced_source(folder, smallest)]
     with open_scene(pan, [ms]) as opened:
-        scene = _registered(opened)
+        scene, _ = register(opened)
         sizes = {"wald": _covered(scene), "resynthesised": scene.grid.shape}
         kinds = [kind for kind in kinds if min(sizes[kind]) >= smallest]
         if not kinds:
@@ -141,12 +141,6 @@ def load_sources(folder: Path, kinds: Sequence[str], smallest: int = _SMALLEST) 
     if "resynthesised" in kinds:
         sources.append(_resynthesised_source(folder.name, full_pan[0], full_ms, relation))
     return sources
-
-
-def _registered(scene: Scene) -> Scene:
-    """The scene with MS where its content lies, where that can be measured."""
-    shift = summarise(window_shifts(scene))
-    return scene.with_shift(shift.dx, shift.dy) if shift.reliable else scene
 
 
 def _covered(scene: Scene) -> tuple[int, int]:

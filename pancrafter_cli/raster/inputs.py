@@ -55,7 +55,8 @@ class RasterFile:
     or `quality`, the open QA_PIXEL raster of the same grid, limits what is valid, `mask_by_band` whether bands have
     masks of their own. `tags` is what it says of its acquisition. `peak` is the greatest DN that its
     metadata allow, None when they do not tell. `rpc` are its RPCs, if it has
-    any; `orthorectify` is the command for a file that RPCs or ground control points place and no transform, else None.
+    any; `notices` is for people; `orthorectify` is the command for a file that RPCs or ground control points place and
+    no transform, else None.
     """
 
     def __init__(self, path: Path, dataset: Any, quality: Any = None) -> None:
@@ -69,6 +70,7 @@ class RasterFile:
         self.alpha = _true_alpha(path, dataset)
         self.indexes = [b for b in dataset.indexes if b != self.alpha]
         self.bands = len(self.indexes)
+        self.notices = _alpha_notices(path, dataset, self.alpha)
         self.dtype = _common_dtype(path, [dataset.dtypes[b - 1] for b in self.indexes])
         self.grid = _grid(path, dataset)
         by_vendor = vendor_nodata(dataset)
@@ -254,6 +256,17 @@ def _true_alpha(path: Path, dataset: Any) -> int | None:
         if len(seen) > 2 or math.nan in seen:
             return None
     return alpha
+
+
+def _alpha_notices(path: Path, dataset: Any, alpha: int | None) -> tuple[str, ...]:
+    """That a band labelled alpha is none, for people to whom it is one."""
+    odd = [b for b in dataset.indexes if dataset.colorinterp[b - 1] == ColorInterp.alpha and b != alpha]
+    if not odd or dataset.count == 1:
+        return ()
+    return (
+        f"{path.name}: band {odd[-1]} is labelled alpha, but holds more than two values and is taken for a band of MS; "
+        "should it be a mask, give it as one (gdal_translate -mask)",
+    )
 
 
 def _common_dtype(path: Path, dtypes: list[str]) -> str:

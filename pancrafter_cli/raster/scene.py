@@ -32,7 +32,7 @@ class Scene:
     """One PAN and one MS raster of the same place, on the PAN grid cut to where both lie.
 
     `grid` is the output grid, `ms_map` takes its pixels to the pixels that `read_ms` counts, `files` are all
-    files that reading depends on, `notices` is what people should know of how they were placed. `shift` (dx, dy) is how
+    files that reading depends on, `notices` is what people should know of how they were taken. `shift` (dx, dy) is how
     far, in MS pixels, MS content is taken to lie further right and down than its georeferencing says; see
     `with_shift`. May be used by several threads; reads wait for each other.
     """
@@ -54,7 +54,7 @@ class Scene:
         self.bands = ms.bands
         self.dtype = ms.dtype
         self.warped = self._placement.warped
-        self.notices = self._placement.notices
+        self.notices = self._placement.notices + tuple(text for file in ms.sources for text in file.notices)
         self.files: tuple[Path, ...] = tuple(f for r in self._sources for f in r.files)
         _share_nodata(pan, ms)
         self.nodata, self.needs_mask = _output_validity(pan, ms, self.warped)

@@ -47,8 +47,8 @@ def pick_device(name: str) -> torch.device:
 class TorchRunner:
     """A model on a device: tiles in, sharpened tiles out, MARs mode fixed to MS.
 
-    precision: what it computes in, "fp32" or "bf16"; reason: why, where "auto" was asked for. On a CPU "auto" is fp32
-    until `checked` has seen bf16 agree with it.
+    precision: what it computes in, "fp32" or "bf16"; reason: why, where "auto" was asked for, which is fp32 until
+    `checked` has seen bf16 agree with it.
     """
 
     runtime = "torch"
@@ -62,7 +62,7 @@ class TorchRunner:
         self.precision: str = precision
         self.reason = reason
         if self._auto:
-            self.precision, self.reason = ("bf16", "") if device.type == "cuda" else ("fp32", "not compared with bf16")
+            self.precision, self.reason = "fp32", "not compared with bf16"
         if device.type == "cpu":
             use_usable_cores()
             self.network: torch.nn.Module = prepared(model.network, DTYPES[self.precision])
@@ -77,18 +77,20 @@ class TorchRunner:
     @property
     def undecided(self) -> bool:
         """Whether the precision is still to be decided, by `checked`."""
-        return self._auto and self.device.type == "cpu"
+        return self._auto
 
     def checked(self, images: NetworkInputs) -> Self:
         """The runner to use for a scene of which these are a tile's inputs, as for `sharpen`.
 
-        Where precision was left to choose on a CPU: in bf16 if the processor has units for it and the tile comes out
-        as in fp32, to 0.2 % of the scale at the 99.9th percentile; else in fp32, and `reason` says why.
+        Where precision was left to choose: in bf16 if the device has units for it and the tile comes out as in fp32,
+        to 0.2 % of the scale at the 99.9th percentile; else in fp32, and `reason` says why.
         """
         if not self.undecided:
             return self
-        if not multiplies_bf16():
+        if self.device.type == "cpu" and not multiplies_bf16():
             return self._as("fp32", "this processor has neither AVX512-BF16 nor AMX")
+        if self.device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            return self._as("fp32", "this GPU has no units for bf16")
         fast = self._as("bf16", "")
         difference = np.abs(fast.sharpen(images) - self.sharpen(images))
         off = float(np.percentile(difference, _PERCENTILE))

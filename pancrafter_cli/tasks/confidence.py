@@ -25,9 +25,9 @@ from pancrafter_cli.geometry.degrade import degrade_reach
 from pancrafter_cli.geometry.grid import AxisMap, overlap
 from pancrafter_cli.geometry.resample import CUBIC_SUPPORT
 from pancrafter_cli.geometry.sensors import sensor_from_metadata, sensor_mtf
+from pancrafter_cli.raster.register import Registration
 from pancrafter_cli.raster.scene import Scene
 from pancrafter_cli.raster.windows import spread_windows, window_of
-from pancrafter_cli.tasks.register import Registration
 from pancrafter_cli.tasks.tile_inputs import Span, read_filled_ms, read_filled_pan, read_observed
 
 Float32 = NDArray[np.float32]

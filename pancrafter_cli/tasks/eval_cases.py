@@ -19,11 +19,11 @@ from pancrafter_cli.metrics.full import full_scores, score_full
 from pancrafter_cli.metrics.streaming import score_reduced
 from pancrafter_cli.metrics.windows import Read, looks_scaled
 from pancrafter_cli.raster.inputs import open_raster
+from pancrafter_cli.raster.register import Choice, register
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.tasks.eval_options import FULL, REDUCED, Contestant, EvalOptions
 from pancrafter_cli.tasks.fusers import NETWORK
 from pancrafter_cli.tasks.readers import both, file_mask, file_pixels, scene_lms, scene_mask, scene_pan, scene_pan_low
-from pancrafter_cli.tasks.register import Choice, register
 from pancrafter_cli.tasks.score import FULL_INDICES, REDUCED_INDICES
 from pancrafter_cli.tasks.sharpen import sharpen_scene
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions

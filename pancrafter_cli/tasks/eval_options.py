@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pancrafter_cli.classical.methods import METHODS
 from pancrafter_cli.errors import UsageError
 from pancrafter_cli.metrics.lowpass import Geometry
+from pancrafter_cli.raster.register import DEFAULT_REGISTRATION, Choice
 from pancrafter_cli.raster.scene import SceneOptions
 from pancrafter_cli.tasks.fusers import NETWORK
-from pancrafter_cli.tasks.register import DEFAULT_REGISTRATION, Choice
 from pancrafter_cli.tasks.score import EXP, check_numbers
 
 FloatArray = NDArray[np.float64]

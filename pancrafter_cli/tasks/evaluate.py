@@ -13,9 +13,9 @@ import numpy as np
 
 from pancrafter_cli.data.wald import moved
 from pancrafter_cli.errors import PancrafterError
+from pancrafter_cli.raster.register import Choice
 from pancrafter_cli.tasks.eval_cases import Case, Scoring, case_files, cases, fused
 from pancrafter_cli.tasks.eval_options import REDUCED, EvalOptions, EvalResult, EvalRow, FloatArray, check, settings
-from pancrafter_cli.tasks.register import Choice
 
 Progress = Callable[[str, int, int], None]
 

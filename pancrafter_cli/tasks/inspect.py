@@ -19,11 +19,11 @@ from pancrafter_cli.geometry.tiling import Tiling
 from pancrafter_cli.raster.align import Nodata
 from pancrafter_cli.raster.crs import crs_name
 from pancrafter_cli.raster.products import find_product
+from pancrafter_cli.raster.register import Registration, judge
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.raster.statistics import MtfSource
 from pancrafter_cli.tasks.fusers import check_ratio
 from pancrafter_cli.tasks.memory import estimate_memory
-from pancrafter_cli.tasks.register import Registration, judge
 from pancrafter_cli.tasks.tiles import DEFAULT_BLEND, DEFAULT_HALO, DEFAULT_TILE
 from pancrafter_cli.zoo import DEFAULT_MODEL, read_spec, resolve
 

@@ -11,8 +11,8 @@ from pancrafter_cli.errors import UsageError
 from pancrafter_cli.raster.align import SceneOptions, parse_nodata
 from pancrafter_cli.raster.paths import is_local
 from pancrafter_cli.raster.products import is_raster
+from pancrafter_cli.raster.register import parse_registration
 from pancrafter_cli.tasks.pairing import Entry, Found, pair_folder, scene_name
-from pancrafter_cli.tasks.register import parse_registration
 
 
 def read_manifest(manifest: Path, out: Path) -> Found:

@@ -20,10 +20,10 @@ from pancrafter_cli.geometry.sensors import sensor_from_metadata
 from pancrafter_cli.geometry.tiling import Tiling
 from pancrafter_cli.raster.inputs import SENSOR_TAG
 from pancrafter_cli.raster.paths import public_name, stored_file
+from pancrafter_cli.raster.register import Registration
 from pancrafter_cli.raster.scene import Scene
 from pancrafter_cli.raster.sidecar import AUX, aux_facts
 from pancrafter_cli.tasks.fusers import DEFAULT_CONSISTENCY, NETWORK, FuserFacts
-from pancrafter_cli.tasks.register import Registration
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 from pancrafter_cli.tasks.tiles import DEFAULT_TILE
 from pancrafter_cli.version import __version__

@@ -19,6 +19,7 @@ from pancrafter_cli.metrics.streaming import ReducedScores, score_reduced
 from pancrafter_cli.metrics.windows import Read, Shape, array_reader, looks_scaled
 from pancrafter_cli.raster.inputs import RasterFile, open_raster
 from pancrafter_cli.raster.outputs import read_finished
+from pancrafter_cli.raster.register import DEFAULT_REGISTRATION, Choice, register
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.tasks.readers import (
     block_means,
@@ -32,7 +33,6 @@ from pancrafter_cli.tasks.readers import (
     scene_pan,
     scene_pan_low,
 )
-from pancrafter_cli.tasks.register import DEFAULT_REGISTRATION, Choice, register
 
 EXP = "exp"
 FUSED = "fused"

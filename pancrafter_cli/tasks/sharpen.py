@@ -20,6 +20,7 @@ from pancrafter_cli.raster.outputs import (
     unfinished_facts,
 )
 from pancrafter_cli.raster.products import find_product
+from pancrafter_cli.raster.register import Registration, register
 from pancrafter_cli.raster.room import check_room
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.raster.stac import check_item, remove_stale_item
@@ -39,7 +40,6 @@ from pancrafter_cli.tasks.provenance import (
     run_facts,
     sensor_tags,
 )
-from pancrafter_cli.tasks.register import Registration, register
 from pancrafter_cli.tasks.score import ScoreOptions
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions, SharpenResult, check_asked
 from pancrafter_cli.tasks.tiles import judged_tiles, make_tiling

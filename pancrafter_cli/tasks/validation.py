@@ -19,6 +19,7 @@ from pancrafter_cli.geometry.sensors import mtf_of, sensor_from_metadata
 from pancrafter_cli.metrics.hypercomplex import q2n
 from pancrafter_cli.metrics.reduced import ergas, sam
 from pancrafter_cli.metrics.windows import looks_scaled
+from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import SceneOptions, open_scene
 from pancrafter_cli.runtime.torch_runner import TorchRunner
 from pancrafter_cli.tasks.eval_cases import REFLECTANCE_FACTOR
@@ -104,7 +105,8 @@ def examine(exams: Sequence[Exam], runner: TorchRunner) -> Report:
 
 
 def _prepare(folder: Path, matched: bool) -> Exam:
-    with open_scene(folder / "pan.tif", [folder / "ms.tif"]) as scene:
+    with open_scene(folder / "pan.tif", [folder / "ms.tif"]) as opened:
+        scene, _ = register(opened)
         mtf = mtf_of(sensor_from_metadata(scene.metadata), scene.bands)
         if (folder / "gt.tif").exists():
             pair = _middle(referenced_pair(folder, mtf.ms))
