@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 
+from pancrafter_cli.raster.register import register
+from pancrafter_cli.raster.scene import Scene
+from pancrafter_cli.tasks.confidence import Judge
+
 UTM = "EPSG:32631"
 PAN_TRANSFORM = Affine(0.5, 0, 500_000.0, 0, -0.5, 5_700_000.0)
 
@@ -111,3 +115,8 @@ def write_pair(
     pan_path = write_tif(folder / "pan.tif", pan_image, pan)
     ms_path = write_tif(folder / "ms.tif", ms_image, ms or FileFacts(transform=ms_transform(ratio)))
     return Pair(pan_path, ms_path, pan_image, ms_image)
+
+
+def unjudged(scene: Scene) -> Judge:
+    """A judge of tiles whose judgement nobody asks for."""
+    return Judge(scene, register(scene, "off")[1], layer=False)

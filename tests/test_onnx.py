@@ -23,9 +23,10 @@ from pancrafter_cli.networks.config import PanCrafterConfig, receptive_radius
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.tasks.fusers import DEFAULT_CONSISTENCY, make_fuser, network_runner
-from pancrafter_cli.tasks.tiles import sharpened_tiles
+from pancrafter_cli.tasks.tiles import judged_tiles
 from pancrafter_cli.zoo import ModelSpec, file_sha256, list_models, load_model, save_model
 from tests.pairs import write_pair
+from tests.scene_factory import unjudged
 
 onnx = pytest.importorskip("onnx", reason="exporting needs the package onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="running exported models needs ONNX Runtime")
@@ -173,8 +174,8 @@ def test_tiles_equal_the_whole_image(model: Path, pair: Path) -> None:
             fuser = make_fuser(scene, runner=runner)
             assert fuser.reach <= halo
             out = np.full((4, *scene.grid.shape), np.nan, np.float32)
-            for tile, core, _ in sharpened_tiles(scene, fuser, tiling):
-                out[:, slice(*tile.rows.core), slice(*tile.cols.core)] = core
+            for found in judged_tiles(scene, fuser, tiling, unjudged(scene)):
+                out[:, slice(*found.tile.rows.core), slice(*found.tile.cols.core)] = found.core
             return out / np.float32(scene.statistics.scale)
 
     one = whole(Tiling(1024, 0, 16))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from pancrafter_cli.errors import GeometryError, UsageError
 from pancrafter_cli.geometry.degrade import degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap, GridMap
 from pancrafter_cli.geometry.matching import WindowShift
-from pancrafter_cli.geometry.registration import ArrayPair, Shift, summarise, window_shifts
+from pancrafter_cli.geometry.registration import Read, Shift, summarise, window_shifts
 from pancrafter_cli.geometry.resample import apply_weights
 from pancrafter_cli.raster.register import judge, parse_registration, register
 from pancrafter_cli.raster.scene import Scene, open_scene
@@ -31,6 +31,33 @@ MARGIN = 4  # MS pixels by which PAN surrounds MS
 SEEDS = (3, 6, 8, 11)
 AMOUNTS = (0.0, 0.1, 0.37, 0.5, 1.0, 1.7)  # MS pixels
 Image = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ArrayPair:
+    """A pair held in memory: pan (H, W), ms (C, h, w), their validity of the same shapes, and PAN to MS."""
+
+    pan: NDArray[np.float32]
+    ms: NDArray[np.float32]
+    pan_valid: BoolArray
+    ms_valid: BoolArray
+    ms_map: GridMap
+
+    @property
+    def ratio(self) -> float:
+        """MS pixel size over PAN pixel size."""
+        return self.ms_map.ratio
+
+    def read_pan(self, row: int, col: int, height: int, width: int) -> Read:
+        """PAN (1, h, w) and which of it is valid."""
+        part = np.s_[None, row : row + height, col : col + width]
+        return self.pan[part], self.pan_valid[part]
+
+    def read_ms(self, row: int, col: int, height: int, width: int) -> Read:
+        """MS (C, h, w) and which of it is valid."""
+        part = np.s_[:, row : row + height, col : col + width]
+        return self.ms[part], self.ms_valid[part]
 
 
 @cache

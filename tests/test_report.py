@@ -33,14 +33,13 @@ from pancrafter_cli.report.contents import (
 )
 from pancrafter_cli.report.page import (
     cells,
-    column_groups,
     format_number,
     render_eval,
     render_score,
     short_number,
     write_page,
 )
-from pancrafter_cli.report.pictures import NO_DATA, colour_bar, heatmap, png_data_uri, shrink_to, stretch
+from pancrafter_cli.report.pictures import NO_DATA, colour_bar, heatmap, png_data_uri, stretch
 
 NASTY = "<script>alert(1)</script>\"'&<img src=http://x.example/a onerror=y>{{ 7*7 }}"
 VOID = {"meta", "img", "input", "br", "hr", "link"}
@@ -83,7 +82,7 @@ def picture(value: int = 9) -> np.ndarray[Any, np.dtype[np.uint8]]:
 def table(text: str = "t", **changes: Any) -> Table:
     made = Table(
         title=text,
-        columns=(Column(text, "low", 2, text, text), Column(text, "high", 3), Column(text)),
+        columns=(Column(text, "low", 2, text), Column(text, "high", 3), Column(text)),
         rows=(Row(text, (1.0, 2.0, None), (0.1, None, None)), Row(text, (2.0, float("nan"), float("inf")))),
         caption=text,
         row_header=text,
@@ -113,9 +112,7 @@ def evaluation(text: str = "t") -> EvalReport:
         version=text,
         facts=((text, text),),
         means=table(text),
-        scenes=tuple(
-            SceneReport(text, table(text), (Layer(text, picture()),), text, ((text, text),)) for _ in range(2)
-        ),
+        scenes=tuple(SceneReport(text, table(text), (Layer(text, picture()),)) for _ in range(2)),
         charts=(Chart(text, text, text, (line,) * 9, text),),
         settings=((text, text),),
         notes=(text,),
@@ -179,12 +176,6 @@ def test_deviations_stand_beside_their_values_only() -> None:
 def test_a_row_of_another_length_is_a_bug_that_speaks(row: Row) -> None:
     with pytest.raises(ValueError, match="not one value per column"):
         cells(table(rows=(row,)))
-
-
-def test_groups_are_runs_of_neighbours() -> None:
-    groups = column_groups(tuple(Column("c", group=g) for g in ("a", "a", "", "b", "a")))
-    assert [(g.name, g.start, g.span) for g in groups] == [("a", 0, 2), ("", 2, 1), ("b", 3, 1), ("a", 4, 1)]
-    assert column_groups((Column("c"),)) == ()
 
 
 @pytest.mark.parametrize(
@@ -280,25 +271,6 @@ def test_the_heat_map_keeps_ends_and_holes() -> None:
     rgb = heatmap(np.array([[-5.0, 0.0, 10.0, 99.0, np.nan]]), 0, 10)
     bar = colour_bar()[0]
     assert rgb[0].tolist() == [*(bar[k].tolist() for k in (0, 0, -1, -1)), list(NO_DATA)]
-
-
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 45), st.integers(0, 2**31))
-def test_shrinking_averages_valid_pixels_only(height: int, width: int, longest: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    image = rng.uniform(0, 100, (2, height, width)).astype(np.float32)
-    valid = rng.uniform(size=(height, width)) < 0.6
-    image[:, ~valid] = np.nan
-    small, kept, side = shrink_to(image, valid, longest)
-    assert max(kept.shape) <= longest
-    assert side == 1 or math.ceil(max(height, width) / (side - 1)) > longest
-    if side == 1:
-        assert small.shape == image.shape
-        return
-    for i, j in ((0, 0), (kept.shape[0] - 1, kept.shape[1] - 1)):
-        part = np.s_[i * side : (i + 1) * side, j * side : (j + 1) * side]
-        assert kept[i, j] == valid[part].any()
-        if kept[i, j]:
-            assert small[1, i, j] == pytest.approx(image[1][part][valid[part]].mean(), rel=1e-5)
 
 
 def test_pictures_go_into_the_page_unchanged() -> None:

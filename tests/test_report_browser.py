@@ -78,7 +78,9 @@ def band_tables(scene: SimulatedScene, lms: Image, fused: Image) -> tuple[Table,
     )
     statistics = Table(
         "Band statistics",
-        tuple(Column(n, None, 1, "DN", g) for g in ("MS upsampled", "fused") for n in ("min", "max", "mean", "std")),
+        tuple(
+            Column(f"{g} {n}", None, 1, "DN") for g in ("MS upsampled", "fused") for n in ("min", "max", "mean", "std")
+        ),
         tuple(
             Row(name, tuple(float(f(image[b])) for image in (lms, fused) for f in (np.min, np.max, np.mean, np.std)))
             for b, name in enumerate(BANDS)
@@ -154,7 +156,7 @@ def eval_report() -> EvalReport:
         images = images | {"reference": scene.reference}
         crops = [Layer(n, stretch(i[part], valid[100:220, 100:220], (2, 1, 0), limits)[0]) for n, i in images.items()]
         table = Table(f"Scene {number}", INDICES, rows, row_header="method")
-        scenes.append(SceneReport(f"Scene {number}", table, tuple(crops), "Rows and columns 100 to 219."))
+        scenes.append(SceneReport(f"Scene {number}", table, tuple(crops)))
     numbers = np.array(values, dtype=np.float64)
     shifts = (0.0, 0.25, 0.5, 0.75, 1.0)
     return EvalReport(

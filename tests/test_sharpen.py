@@ -39,10 +39,10 @@ from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.tasks.fusers import DEFAULT_CONSISTENCY, make_fuser, network_runner
 from pancrafter_cli.tasks.sharpen import sharpen_scene
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions
-from pancrafter_cli.tasks.tiles import sharpened_tiles
+from pancrafter_cli.tasks.tiles import judged_tiles
 from pancrafter_cli.zoo import ModelSpec, load_model, save_model
 from tests.pairs import write_pair
-from tests.scene_factory import FileFacts, write_tif
+from tests.scene_factory import FileFacts, unjudged, write_tif
 
 
 def random_model(folder: Path, bands: int = 4, *, trained: bool = True) -> Path:
@@ -86,8 +86,8 @@ def whole(case: Case, tiling: Tiling) -> np.ndarray:
     with open_scene(case.pan, [case.ms]) as scene:
         fuser = make_fuser(scene, runner=network_runner(str(case.model), "cpu", "fp32"))
         out = np.full((scene.bands, *scene.grid.shape), np.nan, np.float32)
-        for tile, core, _ in sharpened_tiles(scene, fuser, tiling):
-            out[:, slice(*tile.rows.core), slice(*tile.cols.core)] = core
+        for found in judged_tiles(scene, fuser, tiling, unjudged(scene)):
+            out[:, slice(*found.tile.rows.core), slice(*found.tile.cols.core)] = found.core
         return out / scene.statistics.scale
 
 

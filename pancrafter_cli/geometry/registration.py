@@ -98,32 +98,6 @@ class Shift:
         return self.windows >= MIN_WINDOWS and self.spread <= MAX_SPREAD and self.error <= _MAX_ERROR
 
 
-@dataclass(frozen=True)
-class ArrayPair:
-    """A pair held in memory: pan (H, W), ms (C, h, w), their validity of the same shapes, and PAN to MS."""
-
-    pan: NDArray[np.float32]
-    ms: NDArray[np.float32]
-    pan_valid: BoolArray
-    ms_valid: BoolArray
-    ms_map: GridMap
-
-    @property
-    def ratio(self) -> float:
-        """MS pixel size over PAN pixel size."""
-        return self.ms_map.ratio
-
-    def read_pan(self, row: int, col: int, height: int, width: int) -> Read:
-        """PAN (1, h, w) and which of it is valid."""
-        part = np.s_[None, row : row + height, col : col + width]
-        return self.pan[part], self.pan_valid[part]
-
-    def read_ms(self, row: int, col: int, height: int, width: int) -> Read:
-        """MS (C, h, w) and which of it is valid."""
-        part = np.s_[:, row : row + height, col : col + width]
-        return self.ms[part], self.ms_valid[part]
-
-
 def window_shifts(pair: Readable) -> list[WindowShift]:
     """The shift in each of at most 64 windows spread over the pair, matched or not; without those that lack pixels.
 

@@ -211,7 +211,9 @@ def remove_unfinished(path: Path) -> None:
 
 def unfinished_facts(output: Path) -> Mapping[str, str]:
     """What an unfinished run of this product was made with, by name; nothing where there is none."""
-    found = journal.load(journal_name(Path(os.path.realpath(output))))
+    found = None
+    with suppress(OSError, ValueError):  # names that cannot be looked at are refused later, with a reason
+        found = journal.load(journal_name(Path(os.path.realpath(output))))
     return found.facts if found is not None else {}
 
 

@@ -15,13 +15,12 @@ Fact = tuple[str, str]  # name, value
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers: `better` says which way is better, None where neither is; `group` spans neighbours."""
+    """A column of numbers: `better` says which way is better, None where neither is."""
 
     name: str
     better: Better | None = None
     digits: int = 4
     unit: str = ""
-    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,6 @@ class SceneReport:
     name: str
     table: Table
     crops: tuple[Layer, ...] = ()
-    caption: str = ""
-    facts: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True)

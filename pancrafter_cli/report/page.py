@@ -6,7 +6,7 @@ import math
 import os
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -28,15 +28,6 @@ class Cell:
     text: str
     deviation: str
     best: bool
-
-
-@dataclass(frozen=True)
-class ColumnGroup:
-    """Neighbouring columns under one heading: their first index and how many they are."""
-
-    name: str
-    start: int
-    span: int
 
 
 def render_score(report: ScoreReport) -> str:
@@ -86,19 +77,6 @@ def cells(table: Table) -> tuple[tuple[Cell, ...], ...]:
     )
 
 
-def column_groups(columns: tuple[Column, ...]) -> tuple[ColumnGroup, ...]:
-    """The runs of columns with the same group, left to right; none when no column has a group."""
-    if not any(column.group for column in columns):
-        return ()
-    groups: list[ColumnGroup] = []
-    for k, column in enumerate(columns):
-        if groups and groups[-1].name == column.group:
-            groups[-1] = replace(groups[-1], span=groups[-1].span + 1)
-        else:
-            groups.append(ColumnGroup(column.group, k, 1))
-    return tuple(groups)
-
-
 def format_number(value: float | None, digits: int) -> str:
     """A number with a fixed count of decimals; what is missing or undefined is a dash."""
     if value is None or math.isnan(value):
@@ -144,7 +122,5 @@ def _environment() -> Environment:
     )
     environment.filters["png"] = png_data_uri
     environment.filters["short"] = short_number
-    environment.globals.update(
-        cells=cells, column_groups=column_groups, draw_chart=draw_chart, colour_bar=png_data_uri(colour_bar())
-    )
+    environment.globals.update(cells=cells, draw_chart=draw_chart, colour_bar=png_data_uri(colour_bar()))
     return environment

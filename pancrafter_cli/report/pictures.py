@@ -1,10 +1,9 @@
-"""Pictures for a report: display stretch, heat maps, shrinking, and PNG as data URIs."""
+"""Pictures for a report: display stretch, heat maps, and PNG as data URIs."""
 
 from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -75,29 +74,6 @@ def heatmap(values: NDArray[np.floating], vmin: float, vmax: float) -> Rgb:
 def colour_bar(length: int = 256) -> Rgb:
     """The colours of `heatmap` from low to high, as a strip (1, length, 3)."""
     return heatmap(np.linspace(0.0, 1.0, length)[None, :], 0.0, 1.0)
-
-
-def shrink_to(
-    image: NDArray[np.floating], valid: NDArray[np.bool_], longest: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], int]:
-    """Image (C, H, W) averaged over whole blocks so that no side is longer than `longest` pixels.
-
-    Returns the image (C, h, w) in DN, its valid pixels (h, w), and the block's side, 1 when nothing was to be
-    done. A block is the mean of its valid pixels and valid when it has one; blocks at the right and bottom edge
-    may be partial.
-    """
-    height, width = valid.shape
-    side = math.ceil(max(height, width) / longest)
-    if side <= 1:
-        return np.asarray(image, dtype=np.float32), valid, 1
-    rows, cols = np.arange(0, height, side), np.arange(0, width, side)
-    count = np.add.reduceat(np.add.reduceat(valid.astype(np.int64), rows, axis=0), cols, axis=1)
-    small = np.empty((image.shape[0], *count.shape), dtype=np.float32)
-    for band in range(image.shape[0]):
-        known = np.where(valid, image[band], 0.0).astype(np.float64)
-        total = np.add.reduceat(np.add.reduceat(known, rows, axis=0), cols, axis=1)
-        small[band] = total / np.maximum(count, 1)
-    return small, count > 0, side
 
 
 def png_data_uri(rgb: Rgb) -> str:

@@ -110,7 +110,7 @@ def _comparisons(measured: Measured, shown: tuple[int, int, int]) -> list[Compar
     order = [name for name in (EXP, FUSED, "reference", "PAN") if name in measured.layers]
     pictures = []
     if step > 1:
-        whole = f"{step} x {step} pixels are averaged into one." if step > 1 else ""
+        whole = f"{step} x {step} pixels are averaged into one."
         pictures.append(Comparison("Whole product", tuple(_layers(overview, order, shown)), whole))
     place = f"Rows {rows[0]} to {rows[1]}, columns {cols[0]} to {cols[1]}, at full size."
     return [*pictures, Comparison("Detail", tuple(_layers(detail, order, shown)), place)]

@@ -44,22 +44,10 @@ class SharpTile:
     pending: Float32 | None
 
 
-def sharpened_tiles(scene: Scene, fuser: Fuser, tiling: Tiling) -> Iterator[tuple[Tile, Float32, Mask]]:
-    """The scene's tiles in order: (tile, sharp core (C, h, w) in DN, valid (C, h, w)). The next is read meanwhile."""
-    blender = Blender(tiling, scene.bands, scene.grid.shape)
-
-    def read(tile: Tile) -> tuple[Callable[[], Float32], Mask]:
-        return fuser.read(tile.rows.read, tile.cols.read), scene.valid(*_core(tile))
-
-    with _read_ahead(tiling.tiles(scene.grid.shape), read) as reads:
-        for tile, (fuse, valid) in reads:
-            yield tile, blender.add(tile, fuse()[:, tile.rows.crop, tile.cols.crop]), valid
-
-
 def judged_tiles(
     scene: Scene, fuser: Fuser, tiling: Tiling, judge: Judge, first: int = 0, pending: Float32 | None = None
 ) -> Iterator[SharpTile]:
-    """As `sharpened_tiles`, with what the judge says of each tile's core.
+    """The scene's tiles in order, each with what the judge says of its core. The next is read meanwhile.
 
     first: rows of tiles to leave out, which an earlier run has done; pending: what it held then.
     """
@@ -121,9 +109,3 @@ def _read_ahead(tiles: Iterator[Tile], read: Callable[[Tile], _Read]) -> Iterato
                 yield ahead[0], ahead[1].result()
 
         yield results()
-
-
-def _core(tile: Tile) -> tuple[int, int, int, int]:
-    """(row, column, height, width) of a tile's core."""
-    (top, bottom), (left, right) = tile.rows.core, tile.cols.core
-    return top, left, bottom - top, right - left
