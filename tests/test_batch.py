@@ -170,6 +170,7 @@ def test_a_csv_says_where_scenes_lie_and_how_they_are_to_be_sharpened(tmp_path: 
         ("pan,ms,registration\na.tif,b.tif,on\n", "line 2: registration: "),
         ('pan,ms\n"a.tif,b.tif\n', "cannot be read as CSV"),
         ("pan,ms\nx/pan.tif,x/ms.tif\ny/x/pan.tif,y/x/ms.tif\n", "the scenes x and x would both be written to"),
+        ("pan,ms,output\na.tif,b.tif,sub/x\n", "the product of the scene sub/x is a GeoTIFF"),
         ("pan,ms,output\na.tif,b.tif,c.tif\nd.tif,e.tif,C.TIF\n", "the scenes c and C would both be written to"),
         ("pan,ms,output\na.tif,b.tif,c.tif\nd.tif,e.tif,c-confidence.tif\n", "would both be written to"),
         ("pan,ms,output\na.tif,b.tif,../d.tif\nd.tif,e.tif,\n", "is an input of the scene d"),

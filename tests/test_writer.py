@@ -12,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.errors import RasterioIOError
 
+from pancrafter_cli import sharpen
 from pancrafter_cli.errors import OutputError
 from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.raster import writer as writer_module
 from pancrafter_cli.raster.encode import encode
 from pancrafter_cli.raster.spec import BandFacts, OutputSpec
 from pancrafter_cli.raster.writer import SceneWriter, check_output
+from tests.pairs import write_pair
 from tests.scene_factory import PAN_TRANSFORM, UTM
 
 WKT = rasterio.crs.CRS.from_string(UTM).to_wkt()
@@ -143,6 +145,23 @@ def test_band_facts_and_tags_are_written(tmp_path, colours, dtype):
         assert file.units == tuple(f.unit for f in facts)
         assert file.tags()["MADE_BY"] == "test"
     assert leftovers(tmp_path) == ["o.tif"]
+
+
+def test_wavelengths_and_acquisition_are_carried_over(tmp_path):
+    pan, ms = (tmp_path / f"{name}.tif" for name in ("pan", "ms"))
+    write_pair(tmp_path, seed=1, pan_size=64, ratio=4, bands=2)
+    with rasterio.open(ms, "r+") as file:
+        file.update_tags(1, WAVELENGTH="485", STATISTICS_MEAN="7")
+        file.update_tags(2, ns="IMAGERY", CENTRAL_WAVELENGTH_UM="0.66")
+        file.update_tags(ns="IMAGERY", SATELLITEID="WV02", CLOUDCOVER="0.1")
+        file.update_tags(SOFTWARE_OF_MINE="not about the ground")
+    sharpen(pan, ms, tmp_path / "o.tif", method="exp", registration="off")
+    with rasterio.open(tmp_path / "o.tif") as file:
+        assert file.tags(1) == {"WAVELENGTH": "485"}
+        assert file.tags(2, ns="IMAGERY") == {"CENTRAL_WAVELENGTH_UM": "0.66"}
+        assert file.tags(ns="IMAGERY") == {"SATELLITEID": "WV02", "CLOUDCOVER": "0.1"}
+        assert "SOFTWARE_OF_MINE" not in file.tags()
+        assert file.tags()["PANCRAFTER_SENSOR"] == "WorldView-2"
 
 
 def test_no_band_is_ever_called_alpha(tmp_path):

@@ -159,7 +159,7 @@ def _too_small(folder: Path, ms: tuple[int, int], pan: tuple[int, int], smallest
 
 
 def match_bands(truth: Float32, pan: Float32, ratio: float, gain: float = DEFAULT_MS_GAIN) -> tuple[Float32, Float32]:
-    """Gain and offset (C,) that match PAN to every band, from both degraded by `ratio`, as inference measures them.
+    """Gain and offset (C,) that match PAN to every band, from both degraded by `ratio` with the MTF `gain`.
 
     truth: (C, ..., H, W); pan: (..., H, W), of one image or several.
     """

@@ -19,6 +19,7 @@ from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.outputs import Finished, remove_unfinished
 from pancrafter_cli.raster.paths import is_local
 from pancrafter_cli.raster.stac import item_path
+from pancrafter_cli.raster.targets import GEOTIFF
 from pancrafter_cli.tasks.finished import State, find_state, input_files
 from pancrafter_cli.tasks.fusers import NETWORK, Runner, network_runner
 from pancrafter_cli.tasks.manifest import read_manifest
@@ -247,10 +248,15 @@ def _products(options: SharpenOptions) -> list[Path]:
 
 
 def _check_products(jobs: tuple[Job, ...]) -> None:
-    """Raise UsageError when two scenes write one file, or one writes over the input of another."""
+    """Raise UsageError for names of no GeoTIFF, one file for two scenes, and the input of another scene."""
     readers = {_key(path): job.scene for job in jobs for path in (job.options.pan, *job.options.ms)}
     writers: dict[str, str] = {}
     for job in jobs:
+        if job.options.output.suffix.lower() not in GEOTIFF.suffixes:
+            raise UsageError(
+                f"{job.options.output}: the product of the scene {job.scene} is {GEOTIFF.name}",
+                f"let names in the column `output` end in {' or '.join(GEOTIFF.suffixes)}",
+            )
         for path in _products(job.options):
             key = _key(path)
             if key in writers:
