@@ -36,8 +36,8 @@ def command(
         ...,
         help="CSV with the columns pan, ms (several files separated by ';'; none where pan is the folder of a product) "
         "and, as wanted, output (in --out, where it is relative) and the flags sensor, ms_mtf, nodata, registration, "
-        "ratio, ms_origin, dem of a scene; paths start at the CSV. Or a folder: of one subfolder for each scene, or of NAME_pan.tif and "
-        "NAME_ms.tif.",
+        "ratio, ms_origin, dem of a scene; paths start at the CSV. Or a folder: of one subfolder for each scene, or of "
+        "NAME_pan.tif and NAME_ms.tif.",
     ),
     out: Path = typer.Option(..., metavar="DIR", help="Folder for the products, SCENE.tif each; made if needed."),
     method: opt.Method = opt.DEFAULT_METHOD,
