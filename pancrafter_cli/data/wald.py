@@ -9,7 +9,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -19,7 +18,7 @@ from pancrafter_cli.geometry.degrade import degrade_weights
 from pancrafter_cli.geometry.fill import fill_invalid
 from pancrafter_cli.geometry.grid import AxisMap, overlap
 from pancrafter_cli.geometry.resample import apply_weights, cubic_weights
-from pancrafter_cli.raster.arrays import read_array
+from pancrafter_cli.raster.arrays import read_array, write_array
 from pancrafter_cli.raster.scene import Scene
 
 Float32 = NDArray[np.float32]
@@ -140,20 +139,8 @@ def write_pair(pair: Pair, folder: Path) -> tuple[Path, Path, Path | None]:
 
 
 def _write(path: Path, image: Float32, valid: Mask, step: float, origin: float) -> Path:
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        count=len(image),
-        height=image.shape[1],
-        width=image.shape[2],
-        dtype="float32",
-        nodata=None if valid.all() else NODATA,
-        crs="EPSG:32631",
-        transform=Affine(step, 0, 500_000 + origin, 0, -step, 5_400_000 - origin),
-    ) as file:
-        file.write(np.where(valid, image, np.float32(NODATA)))
-    return path
+    transform = Affine(step, 0, 500_000 + origin, 0, -step, 5_400_000 - origin)
+    return write_array(path, image, valid, transform, "EPSG:32631", NODATA)
 
 
 def _degraded(name: str, pan: Float32, truth: Float32, valid: Mask, gains: Sequence[float], ratio: int) -> Pair:

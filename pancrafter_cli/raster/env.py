@@ -20,6 +20,7 @@ os.environ.setdefault("GDAL_CACHEMAX", "64")  # megabytes; of inputs alone, the 
 # Without a handler of its own the library's warnings would be printed by logging's last resort.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
+GDAL_VERSION: str = rasterio.__gdal_version__
 # All that rasterio raises when GDAL fails; errors of GDAL itself come out raw where only metadata are asked for, and
 # texts in other encodings than UTF-8 are not decoded.
 GDAL_FAILURES = (RasterioError, CPLE_BaseError, CRSError, UnicodeDecodeError, OSError)

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import rasterio
 
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
 from pancrafter_cli.geometry.tiling import Tiling
+from pancrafter_cli.raster.env import GDAL_VERSION
 from pancrafter_cli.raster.inputs import SENSOR_TAG
 from pancrafter_cli.raster.paths import public_name, stored_file
 from pancrafter_cli.raster.register import Registration
@@ -160,7 +160,7 @@ def run_facts(
     Files are known by place, size and time; reading all of a large scene to compare it would take as long as a run.
     """
     return {
-        "versions": f"pancrafter {__version__}, GDAL {rasterio.__gdal_version__}, NumPy {np.__version__}",
+        "versions": f"pancrafter {__version__}, GDAL {GDAL_VERSION}, NumPy {np.__version__}",
         "input files": json.dumps([(str(path.absolute()), *_stamp(path)) for path in scene.files]),
         "tile": str(tiling.tile),
         "halo": str(tiling.halo),
