@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pancrafter_cli.geometry.sums import line_sum
+
 FILL_REACH = 16  # pixels around a pixel that its filled value can depend on
 _RADII = (1, 2, 4, 8, FILL_REACH)
 
@@ -48,9 +50,7 @@ def _fill_band(image: NDArray[np.float32], valid: NDArray[np.bool_], fallback: f
 def _box_sum(image: NDArray[np.float64], radius: int) -> NDArray[np.float64]:
     """Sum over the (2 radius + 1)^2 box around each pixel of (h, w), zeros outside.
 
-    Sums are doubled (2, 4, 8, ... neighbours) rather than taken as differences of a cumulative sum: the
-    terms of every box are then added in the same order wherever the window starts, and a huge value far
-    away cannot cost digits here. The radius is a power of two.
+    The radius is a power of two.
     """
     return _line_sum(_line_sum(image, radius).T, radius).T
 
@@ -59,9 +59,4 @@ def _line_sum(image: NDArray[np.float64], radius: int) -> NDArray[np.float64]:
     """Sum over 2 radius + 1 neighbours along the last axis."""
     size = image.shape[-1]
     padded = np.pad(image, [(0, 0), (radius, radius)])
-    sums = padded
-    step = 1
-    while step < 2 * radius:
-        sums = sums[:, :-step] + sums[:, step:]
-        step *= 2
-    return sums[:, :size] + padded[:, 2 * radius : 2 * radius + size]
+    return line_sum(padded, 2 * radius)[:, :size] + padded[:, 2 * radius : 2 * radius + size]

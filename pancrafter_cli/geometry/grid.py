@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pancrafter_cli.errors import GeometryError
 
 # A rotation or shear that moves a pixel by less than this over a whole raster is rounding, not geometry.
+SAME_PLACE = 0.01  # pixels: grids nearer than that are one
 _SHEAR_TOLERANCE_PIXELS = 0.01
 
 
@@ -98,6 +99,13 @@ def is_axis_aligned(target: Grid, source: Grid) -> bool:
     m = ~source.transform @ target.transform
     moved = abs(float(m.b)) * target.height + abs(float(m.d)) * target.width
     return moved < _SHEAR_TOLERANCE_PIXELS
+
+
+def corners_apart(first: Grid, other: Grid) -> float:
+    """Greatest distance of the corners of `other` from those of `first`, a grid of the same shape, in its pixels."""
+    shift = ~first.transform @ other.transform
+    corners = ((0, 0), (first.width, 0), (0, first.height), (first.width, first.height))
+    return max(math.hypot(x - col, y - row) for col, row in corners for x, y in [shift @ (col, row)])
 
 
 def grid_map(target: Grid, source: Grid) -> GridMap:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pancrafter_cli.errors import MetricError
+from pancrafter_cli.geometry.sums import line_sum
 from pancrafter_cli.metrics.windows import BLOCK, FloatArray, Mask, Pair, is_flat, need_side, whole
 
 
@@ -51,10 +52,9 @@ def q(truth: NDArray[Any], fused: NDArray[Any], valid: Mask | None = None) -> fl
 def box_sum(image: FloatArray, size: int) -> FloatArray:
     """Sums over all size x size windows of (h, w): (h - size + 1, w - size + 1).
 
-    By doubling (2, 4, 8, ... neighbours), not by differences of a cumulative sum: every window is summed in the
-    same order, wherever the image was cut, and no digits are lost to values outside of it.
+    The size is a power of two.
     """
-    return _line_sum(_line_sum(image, size).T, size).T
+    return line_sum(line_sum(image, size).T, size).T
 
 
 def no_valid_block(name: str) -> MetricError:
@@ -106,12 +106,3 @@ def _sliding(x: FloatArray, y: FloatArray, level: float) -> FloatArray:
     flat = is_flat(spread, energy)
     structure = np.where(flat, 1.0, 2 * covariance / np.where(flat, 1.0, spread))
     return np.where(energy == 0, 1.0, structure * 2 * mx * my / np.where(energy == 0, 1.0, energy))
-
-
-def _line_sum(image: FloatArray, size: int) -> FloatArray:
-    """Sums over `size` neighbours along the last axis, a power of two of them."""
-    step = 1
-    while step < size:
-        image = image[:, :-step] + image[:, step:]
-        step *= 2
-    return image

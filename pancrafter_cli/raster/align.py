@@ -10,7 +10,7 @@ from typing import Literal
 from affine import Affine
 
 from pancrafter_cli.errors import GeometryError, UsageError
-from pancrafter_cli.geometry.grid import Grid, grid_map, is_axis_aligned, overlap
+from pancrafter_cli.geometry.grid import SAME_PLACE, Grid, grid_map, is_axis_aligned, overlap
 from pancrafter_cli.raster.crs import same_crs
 from pancrafter_cli.raster.dem import Dem
 from pancrafter_cli.raster.inputs import RasterFile
@@ -21,7 +21,6 @@ from pancrafter_cli.raster.warp import WarpedRaster, largest_move, parallel_grid
 
 MIN_RATIO, MAX_RATIO = 1.05, 100.0  # what is read of PAN at a time grows with the ratio
 _MIN_IMPLIED_RATIO = 1.5  # below this, sizes alone are no sign of a PAN and MS pair
-_SAME_PLACE_PIXELS = 0.01
 
 
 Nodata = float | Literal["auto"]
@@ -105,7 +104,7 @@ def place(pan: RasterFile, ms: BandStack, options: SceneOptions, dem: Dem | None
         )
     _check_both_say(pan, ms)
     grid = ms.grid
-    if not same_crs(pan.grid.crs_wkt, grid.crs_wkt) and largest_move(pan.grid, grid) > _SAME_PLACE_PIXELS:
+    if not same_crs(pan.grid.crs_wkt, grid.crs_wkt) and largest_move(pan.grid, grid) > SAME_PLACE:
         return _warp(pan, ms)
     grid = turned_to(replace(grid, crs_wkt=pan.grid.crs_wkt), pan.grid)
     if not is_axis_aligned(pan.grid, grid):

@@ -9,13 +9,11 @@ from typing import Protocol
 import numpy as np
 
 from pancrafter_cli.errors import RasterError
-from pancrafter_cli.geometry.grid import Grid
+from pancrafter_cli.geometry.grid import SAME_PLACE, Grid, corners_apart
 from pancrafter_cli.raster.collar import Collar, find_collar
 from pancrafter_cli.raster.crs import same_crs
 from pancrafter_cli.raster.inputs import Block, RasterFile
 from pancrafter_cli.raster.spec import BandFacts
-
-_SAME_PLACE_PIXELS = 0.01
 
 
 class Readable(Protocol):
@@ -120,9 +118,6 @@ def _difference(first: RasterFile, other: RasterFile) -> str:
         return f"it has {b.width} x {b.height} pixels, expected {a.width} x {a.height}"
     if (a.crs_wkt is None) != (b.crs_wkt is None) or not same_crs(a.crs_wkt, b.crs_wkt):
         return "it has another CRS"
-    shift = ~a.transform @ b.transform
-    for corner in ((0, 0), (a.width, 0), (0, a.height), (a.width, a.height)):
-        x, y = shift @ corner
-        if max(abs(x - corner[0]), abs(y - corner[1])) > _SAME_PLACE_PIXELS:
-            return f"its transform is {tuple(b.transform[:6])}, expected {tuple(a.transform[:6])}"
+    if corners_apart(a, b) > SAME_PLACE:
+        return f"its transform is {tuple(b.transform[:6])}, expected {tuple(a.transform[:6])}"
     return ""

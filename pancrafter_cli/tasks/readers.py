@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pancrafter_cli.errors import MetricError
-from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap
+from pancrafter_cli.geometry.grid import SAME_PLACE, AxisMap, Grid, GridMap, corners_apart
 from pancrafter_cli.geometry.inputs import lowpass, plan_inputs
 from pancrafter_cli.geometry.resample import AxisWeights, apply_weights, cubic_weights
 from pancrafter_cli.metrics.windows import Read
@@ -19,7 +19,6 @@ from pancrafter_cli.raster.scene import Scene
 from pancrafter_cli.raster.windows import read_filled, window_of
 from pancrafter_cli.tasks.tile_inputs import Span, read_filled_ms, read_filled_pan
 
-_SAME_PLACE = 0.01  # of a pixel
 _BLOCK = 2048  # a block mean reads about so many pixels a side at once
 
 
@@ -112,10 +111,8 @@ def check_same_grid(fused: RasterFile, grid: Grid, name: str, remedy: str) -> No
         )
     if own.crs_wkt and grid.crs_wkt and not same_crs(own.crs_wkt, grid.crs_wkt):
         raise MetricError(f"{fused.path}: its coordinate reference system is not that of {name}", remedy)
-    off = ~grid.transform @ own.transform
-    corners = [(0, 0), (own.width, 0), (0, own.height), (own.width, own.height)]
-    away = max(math.hypot(x - c, y - r) for c, r in corners for x, y in [off @ (c, r)])
-    if own.crs_wkt and away > _SAME_PLACE:
+    away = corners_apart(grid, own)
+    if own.crs_wkt and away > SAME_PLACE:
         raise MetricError(f"{fused.path}: lies up to {away:.2f} pixels away from {name}", remedy)
 
 
