@@ -1,12 +1,14 @@
-"""What scene-wide numbers are measured on: windows spread over a scene, with PAN brought to the MS grid."""
+"""What scene-wide numbers are measured on: windows spread over a scene, with the PAN under them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pancrafter_cli.geometry.degrade import degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap
@@ -59,27 +61,53 @@ def measuring_windows(scene: Measurable) -> tuple[list[Window], Iterator[Window]
     )
 
 
-def pan_on_ms(
-    scene: Measurable, window: Window, gain: float, shift: tuple[float, float] = (0.0, 0.0)
-) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """PAN degraded to a window of MS pixels (1, h, w), and which of those draw on valid PAN pixels only.
+@dataclass(frozen=True)
+class PanUnder:
+    """PAN (1, h, w) in DN under a window of MS pixels, which of it is valid, and how it lies there.
 
-    gain: of the blur at the MS Nyquist frequency. shift: (dy, dx), MS pixels by which MS content lies further down and
-    right there than the scene says.
+    relation: from the grid of MS to that of PAN; first: row and column of the upper left pixel there.
     """
+
+    window: Window
+    relation: GridMap
+    first: tuple[int, int]
+    pan: FloatArray
+    valid: NDArray[np.bool_]
+
+    def on_ms(self, gain: float) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """PAN degraded to the MS pixels (1, h, w), and which of those draw on valid PAN pixels only.
+
+        gain: of the blur at the MS Nyquist frequency, at least the one that this was read for.
+        """
+        row, col, height, width = self.window
+        axes = (self.relation.rows, row, height), (self.relation.cols, col, width)
+        weights = [degrade_weights(axis, start, start + size, gain) for axis, start, size in axes]
+        used = tuple(slice(w.first - f, w.stop - f) for w, f in zip(weights, self.first, strict=True))
+        low = apply_weights(weights[0].matrix, weights[1].matrix, self.pan[:, *used])
+        on_pan = np.logical_and.outer(*(_centres_inside(*axis) for axis in axes))
+        if self.valid.all():
+            return low, on_pan[None]
+        touched = [(w.matrix != 0).astype(np.float64) for w in weights]
+        gaps = apply_weights(touched[0], touched[1], (~self.valid[:, *used]).astype(np.float64))
+        return low, (gaps < 0.5) & on_pan
+
+    def moved(self, rows: FloatArray, cols: FloatArray) -> PanUnder:
+        """PAN with what lay `rows`, `cols` (h, w) PAN pixels further down and right now in each pixel's place."""
+        at = np.indices(self.pan.shape[1:]) + np.stack([rows, cols])
+        known = np.where(self.valid, self.pan, self.pan[self.valid].mean() if self.valid.any() else 0.0)
+        pan = ndimage.map_coordinates(known[0], at, order=3, mode="nearest")
+        inside = ndimage.map_coordinates(self.valid[0].astype(np.float64), at, order=1, mode="constant")
+        return replace(self, pan=pan[None], valid=inside[None] > 1 - 1e-6)
+
+
+def pan_under(scene: Measurable, window: Window, gain: float) -> PanUnder:
+    """PAN under a window of MS pixels, as far around as blurs of `gain` or more reach."""
     row, col, height, width = window
-    dy, dx = shift
-    inverse = GridMap(scene.ms_map.rows.shifted(dy), scene.ms_map.cols.shifted(dx)).inverse()
-    rows = degrade_weights(inverse.rows, row, row + height, gain)
-    cols = degrade_weights(inverse.cols, col, col + width, gain)
+    relation = scene.ms_map.inverse()
+    rows = degrade_weights(relation.rows, row, row + height, gain)
+    cols = degrade_weights(relation.cols, col, col + width, gain)
     pan, valid = scene.read_pan(rows.first, cols.first, rows.matrix.shape[1], cols.matrix.shape[1])
-    low: FloatArray = apply_weights(rows.matrix, cols.matrix, pan.astype(np.float64)).astype(np.float64)
-    on_pan = _centres_inside(inverse.rows, row, height)[:, None] & _centres_inside(inverse.cols, col, width)
-    if valid.all():
-        return low, on_pan[None]
-    touched = [(axis.matrix != 0).astype(np.float64) for axis in (rows, cols)]
-    gaps = apply_weights(touched[0], touched[1], (~valid).astype(np.float64))
-    return low, (gaps < 0.5) & on_pan
+    return PanUnder(window, relation, (rows.first, cols.first), pan.astype(np.float64), valid)
 
 
 def _centres_inside(axis: AxisMap, start: int, size: int) -> NDArray[np.bool_]:

@@ -8,22 +8,23 @@ takes away from PAN what MS has too, or leaves in it what MS never had.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN
 from pancrafter_cli.geometry.inputs import COARSE, FINE, detail
 from pancrafter_cli.geometry.matching import correlation_shift
-from pancrafter_cli.raster.measurable import Measurable, pan_on_ms
-from pancrafter_cli.raster.windows import Window, all_windows
+from pancrafter_cli.raster.measurable import Measurable, PanUnder, pan_under
+from pancrafter_cli.raster.windows import Window
 
 FloatArray = NDArray[np.float64]
 
 _GAINS = (0.15, 0.22, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # what is tried; the answer lies between the ends
 _MOST_WINDOWS, _MOST_BANDS = 25, 8
-_PART = 32  # MS pixels: what relief and movement displace as one
+_PART, _STEP = 12, 6  # MS pixels: what relief and movement displace as one, and from one such part to the next
 _LEAST_CORRELATION = 0.3  # of the fine detail of PAN and MS: below it, nothing can be told
 
 
@@ -31,15 +32,13 @@ def measure_mtf(scene: Measurable, windows: Sequence[Window]) -> float | None:
     """Gain at the MS Nyquist frequency of the Gaussian that makes PAN as soft as MS, 0.15 to 0.9.
 
     With the right one, fine detail of MS is to that of PAN as coarse detail is; of too soft a PAN, more is needed of
-    the fine. Only what PAN and MS have in common counts: neither noise nor what bands show and PAN does not. They are
-    compared by parts of 32 MS pixels, each where PAN and MS match best: displaced (relief, a shift that was not
-    corrected), they have less in common of the fine, and MS would look softer than it is. None where PAN explains too
-    little of MS to tell.
+    the fine. Only what PAN and MS have in common counts: neither noise nor what bands show and PAN does not. PAN is
+    first moved to where MS shows the same, part by part: displaced (relief, a shift that was not corrected), they have
+    less in common of the fine, and MS would look softer than it is. None where PAN explains too little of MS to tell.
     """
     sums = np.zeros((len(_GAINS), 2, 3, min(scene.bands, _MOST_BANDS)))
     for window in windows[:: math.ceil(len(windows) / _MOST_WINDOWS)]:
-        for part in _parts(window):
-            sums += _products(scene, part)
+        sums += _products(scene, window)
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = sums[:, :, 1] / sums[:, :, 0]
         explained = np.nan_to_num(sums[:, 1, 1] ** 2 / (sums[:, 1, 0] * sums[:, 1, 2]))
@@ -54,30 +53,51 @@ def measure_mtf(scene: Measurable, windows: Sequence[Window]) -> float | None:
     return round(float(np.interp(0.0, lacking[::-1], _GAINS[::-1])), 3)
 
 
-def _parts(window: Window) -> Iterator[Window]:
-    row, col, height, width = window
-    return ((row + y, col + x, h, w) for y, x, h, w in all_windows(height, width, _PART))
-
-
 def _products(scene: Measurable, window: Window) -> FloatArray:
     """Sums over a window, for each gain, of PAN PAN, PAN MS and MS MS of coarse and fine detail: (gains, 2, 3, C)."""
     stored, valid = scene.read_ms(*window)
     bands = np.unique(np.linspace(0, scene.bands - 1, min(scene.bands, _MOST_BANDS)).round().astype(int))
     ms, valid = stored[bands].astype(np.float64), valid[bands]
 
-    def details(gain: float, shift: tuple[float, float]) -> list[tuple[FloatArray, FloatArray]]:
-        pan, supported = pan_on_ms(scene, window, gain, shift)
+    def details(pan: PanUnder, gain: float) -> list[tuple[FloatArray, FloatArray]]:
+        low, supported = pan.on_ms(gain)
         use = valid & supported
-        p, m = _centred(pan, use), _centred(ms, use)
+        p, m = _centred(low, use), _centred(ms, use)
         return [(detail(p, use, sigma), detail(m, use, sigma)) for sigma in (COARSE, FINE)]
 
-    shift = correlation_shift(*details(DEFAULT_MS_GAIN, (0.0, 0.0))[1])
+    pan = pan_under(scene, window, _GAINS[0])
+    pan = _matched(pan, *details(pan, DEFAULT_MS_GAIN)[1])
     return np.array(
         [
-            [[(x * y).sum(axis=(1, 2)) for x, y in ((p, p), (p, m), (m, m))] for p, m in details(gain, shift)]
+            [[(x * y).sum(axis=(1, 2)) for x, y in ((p, p), (p, m), (m, m))] for p, m in details(pan, gain)]
             for gain in _GAINS
         ]
     )
+
+
+def _matched(pan: PanUnder, low: FloatArray, ms: FloatArray) -> PanUnder:
+    """PAN moved to where MS shows the same; low, ms: fine detail of both on the grid of MS (C, h, w).
+
+    They are matched part by part, and between the middles of the parts the displacement is interpolated.
+    """
+    starts = [range(0, max(1, size - _STEP), _STEP) for size in ms.shape[1:]]
+
+    def found(row: int, col: int) -> tuple[float, float]:
+        part = np.s_[:, row : row + _PART, col : col + _PART]
+        return correlation_shift(low[part], ms[part])
+
+    shifts = np.array([[found(row, col) for col in starts[1]] for row in starts[0]])
+    axes = zip(
+        (pan.relation.rows, pan.relation.cols), pan.first, pan.pan.shape[1:], pan.window[:2], starts, strict=True
+    )
+    places = []
+    for axis, first, size, start, tops in axes:
+        on_ms = (np.arange(first, first + size) + 0.5 - axis.offset) / axis.scale
+        places.append(np.clip((on_ms - start - _PART / 2) / _STEP, 0, len(tops) - 1))
+    at = np.stack(np.meshgrid(*places, indexing="ij"))
+    down, right = (ndimage.map_coordinates(shifts[..., k], at, order=1) for k in (0, 1))
+    # What MS shows further down than PAN is brought there from further up.
+    return pan.moved(-down * pan.relation.rows.scale, -right * pan.relation.cols.scale)
 
 
 def _centred(image: FloatArray, use: NDArray[np.bool_]) -> FloatArray:

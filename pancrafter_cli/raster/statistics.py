@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pancrafter_cli.errors import RasterError
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN
 from pancrafter_cli.geometry.inputs import COARSE, FINE, detail, gain_beyond
-from pancrafter_cli.raster.measurable import MOST_WINDOWS, WINDOW, Measurable, measuring_windows, pan_on_ms
+from pancrafter_cli.raster.measurable import MOST_WINDOWS, WINDOW, Measurable, measuring_windows, pan_under
 from pancrafter_cli.raster.mtf import measure_mtf
 from pancrafter_cli.raster.windows import Window
 
@@ -122,7 +122,7 @@ def measure(scene: Measurable, ms_mtf: float | None = None) -> SceneStatistics:
     gain, source = (DEFAULT_MS_GAIN, "assumed") if ms_mtf is None else (ms_mtf, source)
     for window in useful:
         ms, ms_valid = scene.read_ms(*window)
-        pan, supported = pan_on_ms(scene, window, gain)
+        pan, supported = pan_under(scene, window, gain).on_ms(gain)
         sums.add_pairs(pan, ms.astype(np.float64), ms_valid & supported)
     magnitudes = np.concatenate(sums.magnitudes)
     scale = float(np.percentile(magnitudes, _PERCENTILE)) or float(magnitudes.max()) or 1.0
