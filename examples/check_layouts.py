@@ -42,13 +42,14 @@ def results(scenes: Path | None) -> Iterator[Found]:
 
 def main() -> int:
     """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenes", nargs="?", type=Path, help="folder of real scenes to check too")
+    scenes = parser.parse_args().scenes
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1"
     print("| layout | recognised as | grid | corners off | content off |\n|---|---|---|---|---|")
     worst = 0.0
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenes", nargs="?", type=Path, help="folder of real scenes to check too")
-    for found in results(parser.parse_args().scenes):
+    for found in results(scenes):
         print(
             f"| {found.layout} | {found.recognised} | {found.grid} | {found.corners:.4f} | {found.content:.4f} |",
             flush=True,

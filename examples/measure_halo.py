@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import open_scene
+from pancrafter_cli.tasks.confidence import Judge
 from pancrafter_cli.tasks.fusers import make_fuser, network_runner
-from pancrafter_cli.tasks.tiles import DEFAULT_HALO, make_tiling, sharpened_tiles
+from pancrafter_cli.tasks.tiles import DEFAULT_HALO, judged_tiles, make_tiling
 
 
 def main() -> None:
@@ -29,11 +31,12 @@ def main() -> None:
     images, tilings = [], []
     with open_scene(options.pan, options.ms) as scene:
         fuser = make_fuser(scene, runner=runner)
+        judge = Judge(scene, register(scene, "off")[1], layer=False)
         for halo in (DEFAULT_HALO, "full"):
             tilings.append(make_tiling(256, halo, reach=fuser.reach))
             image = np.zeros((scene.bands, *scene.grid.shape), np.float32)
-            for tile, core, _ in sharpened_tiles(scene, fuser, tilings[-1]):
-                image[:, slice(*tile.rows.core), slice(*tile.cols.core)] = core
+            for found in judged_tiles(scene, fuser, tilings[-1], judge):
+                image[:, slice(*found.tile.rows.core), slice(*found.tile.cols.core)] = found.core
             images.append(image / scene.statistics.scale)
     difference = 100 * np.abs(images[0] - images[1])
     values = ", ".join(f"{p:g} %: {np.percentile(difference, p):.4f}" for p in (50, 99, 99.9, 100))
