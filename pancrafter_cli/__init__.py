@@ -26,13 +26,14 @@ def sharpen(pan: StrPath, ms: StrPath | Sequence[StrPath], output: StrPath, **op
     """Sharpen a scene into a GeoTIFF on the PAN grid: the command `pancrafter sharpen` as a function.
 
     pan: a raster with one band; ms: one multi-band raster or several of one grid. Keyword options are the fields of
-    `tasks.sharpen.SharpenOptions` (model, device, precision, tile, halo, overwrite, ...). Raises a
-    `PancrafterError` for unusable input; nothing is written then.
+    `tasks.sharpen.SharpenOptions` (model, device, precision, tile, halo, overwrite, ...), files by strings or paths.
+    Raises a `PancrafterError` for unusable input; nothing is written then.
     """
     from pancrafter_cli.tasks.sharpen import sharpen_scene
     from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 
     files = [ms] if isinstance(ms, (str, PathLike)) else list(ms)
+    options |= {name: Path(options[name]) for name in ("confidence", "dem") if options.get(name) is not None}
     return sharpen_scene(
         SharpenOptions(pan=Path(pan), ms=tuple(Path(f) for f in files), output=Path(output), **options)
     )
