@@ -240,6 +240,7 @@ def test_finished_scenes_are_skipped_and_stale_ones_kept_unless_told(tmp_path: P
         ({"consistency": 2}, "made with consistency 0, now 2"),
         ({"sensor": "QB"}, "made with sensor not given, now QB"),
         ({"registration": (0.5, 0.0)}, "made with registration off, now 0.5,0.0"),
+        ({"local_registration": True}, "made with local_registration False, now True"),
         ({"nodata": 0.0}, "made with nodata not given, now 0.0"),
         ({"tile": 256}, "made with tile 512, now 256"),
     ],

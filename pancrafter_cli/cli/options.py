@@ -74,6 +74,13 @@ MsMtf = Annotated[
 Registration = Annotated[
     str, typer.Option(help="auto: measure how far MS lies off PAN and correct it; off; or DX,DY in MS pixels.")
 ]
+LocalRegistration = Annotated[
+    bool,
+    typer.Option(
+        "--local-registration",
+        help="Move PAN, from place to place, to where MS shows the same (relief, jitter).",
+    ),
+]
 Ratio = Annotated[float | None, typer.Option(help="MS over PAN pixel size; only for files without georeferencing.")]
 MsOrigin = Annotated[
     str | None,

@@ -34,7 +34,7 @@ _MAX_SIGMA = 0.15
 _SMOOTH = np.array([1.0, 2.0, 1.0]) / 4
 _WIDE = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 _FILTER_REACH = 3
-_NEAR, _STEPS_A_PIXEL = 2, 15  # MS pixels around 0, and how finely `correlation_shift` looks there
+NEAR, _STEPS_A_PIXEL = 2, 15  # MS pixels around 0, and how finely `correlation_shift` looks there
 
 
 @dataclass(frozen=True)
@@ -127,25 +127,25 @@ def peak(surface: FloatArray) -> tuple[float, float]:
     return float(y - SEARCH), float(x - SEARCH)
 
 
-def correlation_shift(pan: FloatArray, ms: FloatArray) -> tuple[float, float]:
-    """How far MS lies further down and right than PAN (dy, dx), to 1/15 MS pixel and at most 2 MS pixels.
+def correlation_shift(pan: FloatArray, ms: FloatArray) -> tuple[float, float, float]:
+    """How far MS lies further down and right than PAN (dy, dx), to 1/15 MS pixel and at most 2 MS pixels; how well.
 
     pan, ms: detail on one grid (C, h, w), PAN for every band. There the squares of the bands' correlations with PAN,
-    where positive, add up to most; (0, 0) where no band has any. Coarser than `match`, but needs no start and no PAN
-    pixels.
+    where positive, add up to most; (0, 0) where no band has any. How well: the mean of these squares. Coarser than
+    `match`, but needs no start and no PAN pixels.
     """
     # Zeros between the ends, which the transform takes for neighbours.
-    height, width = (n + _NEAR for n in ms.shape[1:])
+    height, width = (n + NEAR for n in ms.shape[1:])
     energy = np.sqrt((pan**2).sum(axis=(1, 2)) * (ms**2).sum(axis=(1, 2)))[:, None, None]
     cross = np.conj(np.fft.fft2(pan, (height, width))) * np.fft.fft2(ms, (height, width))
-    shifts = np.arange(-_NEAR * _STEPS_A_PIXEL, _NEAR * _STEPS_A_PIXEL + 1) / _STEPS_A_PIXEL
+    shifts = np.arange(-NEAR * _STEPS_A_PIXEL, NEAR * _STEPS_A_PIXEL + 1) / _STEPS_A_PIXEL
     down, right = (np.exp(2j * np.pi * np.outer(shifts, np.fft.fftfreq(n))) for n in (height, width))
     correlations = (down @ cross @ right.T).real / (height * width) / np.where(energy > 0, energy, np.inf)
     total = (np.maximum(correlations, 0.0) ** 2).sum(axis=0)
     if not total.max() > 0:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     y, x = np.unravel_index(int(total.argmax()), total.shape)
-    return float(shifts[y]), float(shifts[x])
+    return float(shifts[y]), float(shifts[x]), float(total[y, x]) / len(ms)
 
 
 def match(sample: Sample, start: tuple[float, float]) -> WindowShift:

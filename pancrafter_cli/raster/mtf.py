@@ -84,7 +84,7 @@ def _matched(pan: PanUnder, low: FloatArray, ms: FloatArray) -> PanUnder:
 
     def found(row: int, col: int) -> tuple[float, float]:
         part = np.s_[:, row : row + _PART, col : col + _PART]
-        return correlation_shift(low[part], ms[part])
+        return correlation_shift(low[part], ms[part])[:2]
 
     shifts = np.array([[found(row, col) for col in starts[1]] for row in starts[0]])
     axes = zip(

@@ -18,6 +18,7 @@ from pancrafter_cli.errors import GeometryError, RasterError, UsageError
 from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap, grid_map, overlap
 from pancrafter_cli.raster.align import Placement, SceneOptions, overlap_window, place
 from pancrafter_cli.raster.dem import Dem
+from pancrafter_cli.raster.displacement import Displacement, displacement_reach, moved_pan
 from pancrafter_cli.raster.inputs import Block, RasterFile, open_raster
 from pancrafter_cli.raster.spec import OutputSpec, as_dtype
 from pancrafter_cli.raster.stack import BandStack
@@ -50,6 +51,7 @@ class Scene:
         self.grid: Grid = self._placement.pan_grid.window(top, left, height, width)
         self.ms_map: GridMap = grid_map(self.grid, self._placement.grid)
         self.shift = 0.0, 0.0
+        self._displacement: Displacement | None = None
         self.ratio = self.ms_map.ratio
         self.bands = ms.bands
         self.dtype = ms.dtype
@@ -119,12 +121,32 @@ class Scene:
         moved._nearest = nearest_pixels(relation.rows), nearest_pixels(relation.cols)
         return moved
 
+    def with_displacement(self, displacement: Displacement) -> Scene:
+        """The same scene with PAN moved to where MS shows the same; it shares the files of this one."""
+        moved = copy.copy(self)
+        moved.__dict__.pop("statistics", None)
+        moved._displacement = displacement
+        return moved
+
     def read_pan(self, row: int, col: int, height: int, width: int) -> Block:
         """PAN in a window of the output grid: (1, h, w) in DN, 0 where invalid; which are valid (1, h, w).
 
         Raises RasterError when the file cannot be read and ValueError when the window does not lie inside.
         """
         _check_inside(row, col, height, width, self.grid)
+        if self._displacement is None:
+            return self._stored_pan(row, col, height, width)
+        reach = displacement_reach(self.ratio)
+        rows, cols = (
+            (max(0, start - reach), min(end, start + size + reach))
+            for start, size, end in ((row, height, self.grid.height), (col, width, self.grid.width))
+        )
+        around = self._stored_pan(rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0])
+        inner = slice(row - rows[0], row - rows[0] + height), slice(col - cols[0], col - cols[0] + width)
+        by = self._displacement.at(self.ms_map, (row, row + height), (col, col + width))
+        return moved_pan(around, inner, by)
+
+    def _stored_pan(self, row: int, col: int, height: int, width: int) -> Block:
         with self._lock:
             return self._placement.pan.read(row + self._pan_origin[0], col + self._pan_origin[1], height, width)
 

@@ -177,6 +177,7 @@ def fused(
             sensor=case.mtf.name,
             ms_mtf=scene.ms_mtf,
             registration=registration,
+            local_registration=options.local_registration,
             nodata=scene.nodata,
             ratio=scene.ratio,
             ms_origin=scene.ms_origin,

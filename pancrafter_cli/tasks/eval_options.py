@@ -42,6 +42,7 @@ class EvalOptions:
     "full". geometry: "toolbox" takes MS samples to lie at 4k + 2 (always so for h5). sensor: of all scenes, else
     as their metadata say. size: MS pixels a side taken from the middle of a larger scene for the reduced protocol.
     shifts: MS pixels that MS is moved against PAN for the robustness curve. cut, peak: as in `score`.
+    local_registration: of all methods, as in `sharpen`.
     """
 
     scenes: tuple[Path, ...]
@@ -52,6 +53,7 @@ class EvalOptions:
     size: int = 1024
     shifts: tuple[float, ...] = ()
     registration: Choice = DEFAULT_REGISTRATION
+    local_registration: bool = False
     cut: int = 0
     peak: float | None = None
     device: str = "auto"

@@ -36,7 +36,7 @@ LAYER_FACT = "confidence layer"  # of `run_facts`: where it lies
 # What is asked for that pixels depend on, besides the model (its hash is a tag) and the device.
 _REQUEST = (
     *("method", "precision", "tile", "halo", "blend", "sensor", "ms_mtf"),
-    *("registration", "ratio", "ms_origin", "nodata"),
+    *("registration", "local_registration", "ratio", "ms_origin", "nodata"),
 )
 
 
@@ -168,7 +168,7 @@ def run_facts(
         "method or model": repr(replace(facts, precision_reason="")),  # a measured number varies
         "sensor": str(options.sensor),
         "ratio, MS origin or nodata": repr((options.ratio, options.ms_origin, options.nodata)),
-        "registration": repr(registration),
+        "registration": f"{registration!r} local: {options.local_registration}",
         "grid, bands or nodata": repr(scene.output),
         LAYER_FACT: "" if options.confidence is None else str(options.confidence.absolute()),
         "scale": repr(scene.statistics.scale),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pancrafter_cli.errors import OutOfMemory
 from pancrafter_cli.geometry.tiling import Tiling
+from pancrafter_cli.raster.displacement import measure_displacement
 from pancrafter_cli.raster.outputs import (
     check_beside,
     confidence_spec,
@@ -84,6 +85,9 @@ def sharpen_scene(
         _check_room(options, opened, tell)
         hashes = stack.enter_context(hashing(opened.files))
         scene, registration = register(opened, options.registration)
+        displacement = measure_displacement(scene) if options.local_registration else None
+        if displacement is not None:
+            scene = scene.with_displacement(displacement)
         fuser = make_fuser(scene, options.method, runner, sensor=options.sensor, consistency=options.consistency)
         judge = Judge(scene, registration, layer=options.confidence is not None)
         run = _Run(options, scene, registration, fuser, judge, lambda: input_tags(hashes.result()))
@@ -99,6 +103,7 @@ def sharpen_scene(
             nodata=scene.nodata,
             ratio=scene.ratio,
             registration=registration,
+            displacement=None if displacement is None else (displacement.median, displacement.greatest),
             ms_mtf=scene.statistics.ms_mtf,
             ms_mtf_source=scene.statistics.ms_mtf_source,
             fuser=fuser.facts,

@@ -1,0 +1,125 @@
+"""PAN displaced against MS from place to place (relief, jitter, moving things): measured, and PAN without it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN
+from pancrafter_cli.geometry.fill import FILL_REACH, fill_invalid
+from pancrafter_cli.geometry.grid import GridMap
+from pancrafter_cli.geometry.inputs import FINE, detail
+from pancrafter_cli.geometry.matching import NEAR, correlation_shift
+from pancrafter_cli.raster.inputs import Block
+from pancrafter_cli.raster.measurable import Measurable, pan_under
+from pancrafter_cli.raster.windows import Window, all_windows
+
+FloatArray = NDArray[np.float64]
+
+_PART, _STEP = 16, 8  # MS pixels: side of what is matched, and from one node to the next
+_BLOCK = 16 * _STEP  # MS pixels a side that are matched at a time
+_MARGIN = 4  # MS pixels around them on which their detail depends
+_LEAST_FIT = 0.09  # of a node that counts: a mean correlation of the bands of 0.3
+_SMOOTH = 0.7  # nodes: sigma of the Gaussian over which shifts are averaged, by how well they fit
+_SPLINE_REACH = 12  # PAN pixels beyond which a cubic spline forgets
+_MOST_BANDS = 8
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """How far MS content lies further down and right than PAN's (rows, cols, 2), in MS pixels.
+
+    The nodes lie `_STEP` MS pixels apart, the first at row and column `first` of the MS grid.
+    """
+
+    shifts: FloatArray
+    first: tuple[float, float]
+
+    @property
+    def median(self) -> float:
+        """Median length, in MS pixels."""
+        return float(np.median(np.hypot(self.shifts[..., 0], self.shifts[..., 1])))
+
+    @property
+    def greatest(self) -> float:
+        """Greatest length, in MS pixels."""
+        return float(np.hypot(self.shifts[..., 0], self.shifts[..., 1]).max())
+
+    def at(self, relation: GridMap, rows: tuple[int, int], cols: tuple[int, int]) -> FloatArray:
+        """Down and right (2, h, w), in pixels of the grid that `relation` takes to MS, of its window [start, stop)."""
+        axes = (relation.rows, *rows), (relation.cols, *cols)
+        nodes = [
+            np.clip((axis.centres(start, stop) - first) / _STEP, 0, count - 1)
+            for (axis, start, stop), first, count in zip(axes, self.first, self.shifts.shape, strict=False)
+        ]
+        where = np.stack(np.meshgrid(*nodes, indexing="ij"))
+        found = [ndimage.map_coordinates(self.shifts[..., k], where, order=1) / axes[k][0].scale for k in (0, 1)]
+        return np.stack(found)
+
+
+def measure_displacement(scene: Measurable) -> Displacement:
+    """Match MS with PAN at nodes all over the scene, up to 2 MS pixels around where its grids put it.
+
+    Nodes where the two have little in common count little, and take the shift of their neighbours. Memory is that of a
+    block, and of two numbers for every 64 MS pixels. Raises RasterError when a file cannot be read.
+    """
+    top, left, height, width = scene.ms_window_under(0, 0, *scene.grid.shape)
+    starts = [range(0, max(1, size - _STEP), _STEP) for size in (height, width)]
+    found = np.zeros((len(starts[0]), len(starts[1]), 3))
+    for row, col, tall, wide in all_windows(height, width, _BLOCK):
+        block = top + row, left + col, tall + _PART - _STEP, wide + _PART - _STEP
+        low, ms = _details(scene, block, (top + height, left + width))
+        for y in range(0, tall, _STEP):
+            for x in range(0, wide, _STEP):
+                node = (row + y) // _STEP, (col + x) // _STEP
+                if node[0] < found.shape[0] and node[1] < found.shape[1]:
+                    part = np.s_[:, y : y + _PART, x : x + _PART]
+                    found[node] = correlation_shift(low[part], ms[part])
+    return Displacement(_smoothed(found), (top + _PART / 2, left + _PART / 2))
+
+
+def moved_pan(around: Block, inner: tuple[slice, slice], by: FloatArray) -> Block:
+    """PAN of a window less its displacement.
+
+    around: PAN (1, H, W) and its validity around the window, which is `inner` in it; by: (2, h, w) of the window, in
+    PAN pixels. What is valid stays so where it is; near holes PAN is filled from its neighbours first.
+    """
+    pan, valid = around
+    filled = fill_invalid(pan, valid, np.zeros(1)).astype(np.float64)
+    at = np.indices(by.shape[1:]) + np.array([inner[0].start, inner[1].start])[:, None, None] - by
+    moved = ndimage.map_coordinates(filled[0], at, order=3, mode="nearest")[None].astype(np.float32)
+    own = valid[:, inner[0], inner[1]]
+    return np.where(own, moved, np.float32(0)), own
+
+
+def displacement_reach(ratio: float) -> int:
+    """PAN pixels around a window that PAN without its displacement depends on."""
+    return math.ceil(NEAR * ratio) + _SPLINE_REACH + FILL_REACH
+
+
+def _details(scene: Measurable, block: Window, end: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
+    """Fine detail of PAN and MS (C, h, w) in a block of MS pixels that is cut at `end`."""
+    row, col, height, width = block
+    bottom, right = min(row + height, end[0]), min(col + width, end[1])
+    y0, x0 = max(0, row - _MARGIN), max(0, col - _MARGIN)
+    window = y0, x0, min(bottom + _MARGIN, end[0]) - y0, min(right + _MARGIN, end[1]) - x0
+    stored, ms_valid = scene.read_ms(*window)
+    bands = np.unique(np.linspace(0, scene.bands - 1, min(scene.bands, _MOST_BANDS)).round().astype(int))
+    low, supported = pan_under(scene, window, DEFAULT_MS_GAIN).on_ms(DEFAULT_MS_GAIN)
+    use = ms_valid[bands] & supported
+    inner = np.s_[:, row - y0 : bottom - y0, col - x0 : right - x0]
+    ms = stored[bands].astype(np.float64)
+    return detail(low - low.mean(), use, FINE)[inner], detail(ms - ms.mean(), use, FINE)[inner]
+
+
+def _smoothed(found: FloatArray) -> FloatArray:
+    """Shifts (rows, cols, 2) averaged with neighbours, of shifts and fits (rows, cols, 3); 0 where nothing fits."""
+    fit = np.where((found[..., 2] >= _LEAST_FIT) & (np.abs(found[..., :2]).max(axis=-1) < NEAR), found[..., 2], 0.0)
+    weight = ndimage.gaussian_filter(fit, _SMOOTH, mode="nearest")
+    sums = [ndimage.gaussian_filter(found[..., k] * fit, _SMOOTH, mode="nearest") for k in (0, 1)]
+    known = weight > _LEAST_FIT / 100
+    return np.stack([np.where(known, total / np.where(known, weight, 1.0), 0.0) for total in sums], axis=-1)
