@@ -59,6 +59,9 @@ def test_the_product_is_nearer_to_the_truth(tmp_path: Path, method: str) -> None
     plain = rmse(files[2], truth)
     median, greatest = sharpen(*files, local_registration=True, **options).displacement or (0.0, 0.0)
     assert 0.2 < median < greatest < 0.9
+    with rasterio.open(files[2]) as file:
+        said = [float(part) for part in file.tags()["PANCRAFTER_DISPLACEMENT"].split(",")]
+    assert said == pytest.approx([median, greatest], abs=0.005)
     assert rmse(files[2], truth) - best < 0.5 * (plain - best)
 
 

@@ -384,6 +384,8 @@ def test_moving_ms_costs_and_registration_gives_it_back(tmp_path: Path) -> None:
         ({"shifts": (99.0,)}, "shift"),
         ({"contestants": ()}, "no method"),
         ({"contestants": CLASSICAL + CLASSICAL[:1]}, "exp: given twice"),
+        ({"local_registration": True, "geometry": "toolbox"}, "local-registration"),
+        ({"local_registration": True, "scenes": (Path("x.h5"),)}, "local-registration"),
         ({"cut": -1}, "cut"),
         ({"peak": math.nan}, "peak"),
         ({"size": 8}, "size"),

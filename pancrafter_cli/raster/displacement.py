@@ -33,11 +33,12 @@ _MOST_BANDS = 8
 class Displacement:
     """How far MS content lies further down and right than PAN's (rows, cols, 2), in MS pixels.
 
-    The nodes lie `_STEP` MS pixels apart, the first at row and column `first` of the MS grid.
+    The nodes lie `step` MS pixels apart, the first at row and column `first` of the MS grid.
     """
 
     shifts: FloatArray
     first: tuple[float, float]
+    step: int = _STEP
 
     @property
     def median(self) -> float:
@@ -49,11 +50,16 @@ class Displacement:
         """Greatest length, in MS pixels."""
         return float(np.hypot(self.shifts[..., 0], self.shifts[..., 1]).max())
 
+    @property
+    def tags(self) -> dict[str, str]:
+        """What the product's metadata say: median and greatest length in MS pixels."""
+        return {"PANCRAFTER_DISPLACEMENT": f"{self.median:.3g},{self.greatest:.3g}"}
+
     def at(self, relation: GridMap, rows: tuple[int, int], cols: tuple[int, int]) -> FloatArray:
         """Down and right (2, h, w), in pixels of the grid that `relation` takes to MS, of its window [start, stop)."""
         axes = (relation.rows, *rows), (relation.cols, *cols)
         nodes = [
-            np.clip((axis.centres(start, stop) - first) / _STEP, 0, count - 1)
+            np.clip((axis.centres(start, stop) - first) / self.step, 0, count - 1)
             for (axis, start, stop), first, count in zip(axes, self.first, self.shifts.shape, strict=False)
         ]
         where = np.stack(np.meshgrid(*nodes, indexing="ij"))

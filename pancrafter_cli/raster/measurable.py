@@ -91,9 +91,9 @@ class PanUnder:
         gaps = apply_weights(touched[0], touched[1], (~self.valid[:, *used]).astype(np.float64))
         return low, (gaps < 0.5) & on_pan
 
-    def moved(self, rows: FloatArray, cols: FloatArray) -> PanUnder:
-        """PAN with what lay `rows`, `cols` (h, w) PAN pixels further down and right now in each pixel's place."""
-        at = np.indices(self.pan.shape[1:]) + np.stack([rows, cols])
+    def moved(self, by: FloatArray) -> PanUnder:
+        """PAN with what lay `by` (2, h, w) PAN pixels further down and right now in each pixel's place."""
+        at = np.indices(self.pan.shape[1:]) + by
         known = np.where(self.valid, self.pan, self.pan[self.valid].mean() if self.valid.any() else 0.0)
         pan = ndimage.map_coordinates(known[0], at, order=3, mode="nearest")
         inside = ndimage.map_coordinates(self.valid[0].astype(np.float64), at, order=1, mode="constant")

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN
 from pancrafter_cli.geometry.inputs import COARSE, FINE, detail
 from pancrafter_cli.geometry.matching import correlation_shift
+from pancrafter_cli.raster.displacement import Displacement
 from pancrafter_cli.raster.measurable import Measurable, PanUnder, pan_under
 from pancrafter_cli.raster.windows import Window
 
@@ -87,17 +87,11 @@ def _matched(pan: PanUnder, low: FloatArray, ms: FloatArray) -> PanUnder:
         return correlation_shift(low[part], ms[part])[:2]
 
     shifts = np.array([[found(row, col) for col in starts[1]] for row in starts[0]])
-    axes = zip(
-        (pan.relation.rows, pan.relation.cols), pan.first, pan.pan.shape[1:], pan.window[:2], starts, strict=True
-    )
-    places = []
-    for axis, first, size, start, tops in axes:
-        on_ms = (np.arange(first, first + size) + 0.5 - axis.offset) / axis.scale
-        places.append(np.clip((on_ms - start - _PART / 2) / _STEP, 0, len(tops) - 1))
-    at = np.stack(np.meshgrid(*places, indexing="ij"))
-    down, right = (ndimage.map_coordinates(shifts[..., k], at, order=1) for k in (0, 1))
+    row, col = pan.window[:2]
+    displacement = Displacement(shifts, (row + _PART / 2, col + _PART / 2), _STEP)
+    spans = [(first, first + size) for first, size in zip(pan.first, pan.pan.shape[1:], strict=True)]
     # What MS shows further down than PAN is brought there from further up.
-    return pan.moved(-down * pan.relation.rows.scale, -right * pan.relation.cols.scale)
+    return pan.moved(-displacement.at(pan.relation.inverse(), spans[0], spans[1]))
 
 
 def _centred(image: FloatArray, use: NDArray[np.bool_]) -> FloatArray:

@@ -197,7 +197,7 @@ class Scene:
     def valid(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_]:
         """Which pixels of a window of the output grid are valid, per band: (C, h, w)."""
         window = self.ms_window_under(row, col, height, width)
-        pan_valid = self.read_pan(row, col, height, width)[1]
+        pan_valid = self._stored_pan(row, col, height, width)[1]  # moving PAN leaves it
         return self.combine_valid(row, col, pan_valid, self.read_ms(*window)[1], window[0], window[1])
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from pancrafter_cli.metrics.windows import Read, looks_scaled
 from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.register import Choice, register
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
-from pancrafter_cli.tasks.eval_options import FULL, REDUCED, Contestant, EvalOptions
+from pancrafter_cli.tasks.eval_options import FULL, H5_SUFFIXES, REDUCED, Contestant, EvalOptions
 from pancrafter_cli.tasks.fusers import NETWORK
 from pancrafter_cli.tasks.readers import both, file_mask, file_pixels, scene_lms, scene_mask, scene_pan, scene_pan_low
 from pancrafter_cli.tasks.score import FULL_INDICES, REDUCED_INDICES
@@ -47,7 +47,7 @@ class Case:
 
 def cases(path: Path, options: EvalOptions) -> Iterator[Case]:
     """The cases of a scene folder or an h5 file."""
-    if path.suffix in (".h5", ".hdf5"):
+    if path.suffix in H5_SUFFIXES:
         for pair in h5_pairs(path):
             yield from _toolbox_cases(pair, options, mtf_of(options.sensor, len(pair.ms)))
         return

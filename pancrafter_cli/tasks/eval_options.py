@@ -21,6 +21,7 @@ from pancrafter_cli.tasks.score import EXP, check_numbers
 FloatArray = NDArray[np.float64]
 
 REDUCED, FULL = "reduced", "full"
+H5_SUFFIXES = (".h5", ".hdf5")
 _SMALLEST = 32  # MS pixels a side: one block of Q and Q2n
 
 
@@ -141,6 +142,11 @@ def check(options: EvalOptions) -> None:
             raise UsageError(f"unknown method '{contestant.method}'", f"use {NETWORK}, {', '.join(METHODS)}")
     if not options.protocols or set(options.protocols) - {REDUCED, FULL}:
         raise UsageError(f"unknown protocol in {', '.join(options.protocols)}", f"use {REDUCED}, {FULL} or both")
+    toolbox = options.geometry == "toolbox" or any(path.suffix in H5_SUFFIXES for path in options.scenes)
+    if options.local_registration and toolbox:
+        raise UsageError(
+            "--local-registration is not for published patches, whose MS lies by convention", "leave it out for them"
+        )
     if any(not 0 <= s <= 8 for s in options.shifts):
         raise UsageError("--shift: expected MS pixels from 0 to 8", "for example --shift 0,0.5,1")
     if options.shifts and (REDUCED not in options.protocols or options.geometry == "toolbox"):
@@ -152,6 +158,7 @@ def settings(options: EvalOptions) -> dict[str, str]:
     return {
         "scenes": str(len(options.scenes)),
         "protocols": ", ".join(options.protocols),
+        "local registration": "of all methods" if options.local_registration else "none",
         "geometry": "pixels are areas" if options.geometry == "area" else "MS samples at 4k + 2",
         "MTF": options.sensor or "of the sensor the metadata name, else generic (0.30, PAN 0.15)",
         "registration": str(options.registration),

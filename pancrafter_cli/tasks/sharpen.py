@@ -90,7 +90,8 @@ def sharpen_scene(
             scene = scene.with_displacement(displacement)
         fuser = make_fuser(scene, options.method, runner, sensor=options.sensor, consistency=options.consistency)
         judge = Judge(scene, registration, layer=options.confidence is not None)
-        run = _Run(options, scene, registration, fuser, judge, lambda: input_tags(hashes.result()))
+        found = registration.tags | (displacement.tags if displacement is not None else {})
+        run = _Run(options, scene, registration, found, fuser, judge, lambda: input_tags(hashes.result()))
         total, tiling, tags = run.fitted(runner.spec.config.width if runner is not None else 0, progress, tell)
         after = _finish(options, scene, registration, tags)
         return SharpenResult(
@@ -123,11 +124,12 @@ def sharpen_scene(
 
 @dataclass(frozen=True)
 class _Run:
-    """A scene ready to be sharpened; `inputs` waits for the tags of the input files."""
+    """A scene ready to be sharpened; `found` are tags of its registration, `inputs` waits for those of the files."""
 
     options: SharpenOptions
     scene: Scene
     registration: Registration
+    found: dict[str, str]
     fuser: Fuser
     judge: Judge
     inputs: Callable[[], dict[str, str]]
@@ -160,7 +162,7 @@ class _Run:
         """Write the product and its confidence layer."""
         options, scene = self.options, self.scene
         facts = run_facts(self.fuser.facts, scene, tiling, self.registration, options)
-        tags = method_tags(self.fuser.facts, scene, tiling.tile, tiling.halo) | self.registration.tags
+        tags = method_tags(self.fuser.facts, scene, tiling.tile, tiling.halo) | self.found
         tags |= sensor_tags(options.sensor, scene) | request_tags(options) | command_tags(options.command)
         with product_writers(
             options.output,
