@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pancrafter_cli import sharpen
+from pancrafter_cli.geometry.matching import correlation_shifts, part_shifts
+from pancrafter_cli.raster import displacement
 from pancrafter_cli.raster.displacement import Displacement, measure_displacement
-from pancrafter_cli.raster.scene import open_scene
+from pancrafter_cli.raster.register import register
+from pancrafter_cli.raster.scene import Scene, open_scene
+from pancrafter_cli.tasks.score import ScoreOptions, score
 from tests.pairs import write_pair
 
 SIZE, RATIO = 512, 4
@@ -37,11 +42,64 @@ def rmse(path: Path, truth: Image) -> float:
         return float(np.sqrt(((file.read() - truth)[:, 16:-16, 16:-16] ** 2).mean()))
 
 
+def lying(folder: Path) -> Scene:
+    return open_scene(folder / "pan.tif", [folder / "ms.tif"])
+
+
+def smooth(rng: np.random.Generator, shape: tuple[int, ...]) -> Image:
+    """A texture without what is finer than pixels show."""
+    image: Image = ndimage.gaussian_filter(rng.standard_normal(shape), (*(0,) * (len(shape) - 2), 1, 1))
+    return image - ndimage.gaussian_filter(image, (*(0,) * (len(shape) - 2), 3, 3))
+
+
+# --- matching parts
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 999), y=st.floats(-1.6, 1.6), x=st.floats(-1.6, 1.6), sign=st.sampled_from([1.0, 0.3]))
+def test_parts_tell_their_shift(seed: int, y: float, x: float, sign: float) -> None:
+    rng = np.random.default_rng(seed)
+    scene = smooth(rng, (40, 40))
+    there = ndimage.shift(scene, (y, x), order=3)
+    inner = np.s_[8:32, 8:32]
+    # A band that shows the opposite takes no part.
+    ms = np.stack([sign * there[inner], -there[inner]])[None]
+    found = correlation_shifts(np.broadcast_to(scene[inner], ms.shape), ms)[0]
+    assert np.abs(found[:2] - (y, x)).max() < 0.25
+    assert 0.1 < found[2] < 0.5 + 1e-9
+
+
+def test_parts_that_are_the_same_fit_entirely() -> None:
+    part = smooth(np.random.default_rng(1), (3, 2, 15, 16))
+    assert correlation_shifts(part, part) == pytest.approx(np.array([[0, 0, 1]] * 3))
+
+
+def test_parts_without_detail_tell_nothing() -> None:
+    assert not correlation_shifts(np.zeros((3, 2, 16, 16)), np.ones((3, 2, 16, 16))).any()
+
+
+@given(height=st.integers(1, 60), width=st.integers(1, 60), step=st.integers(2, 9))
+@settings(deadline=None, max_examples=30)
+def test_every_pixel_lies_in_a_part(height: int, width: int, step: int) -> None:
+    pan = smooth(np.random.default_rng(0), (1, height + 4, width + 4))[:, 2:-2, 2:-2]
+    found = part_shifts(pan, pan, 2 * step, step)
+    reach = [(n - 1) * step + 2 * step for n in found.shape[:2]]
+    assert reach[0] >= height
+    assert reach[1] >= width
+    assert all(end - step < max(size, step + 1) for end, size in zip(reach, (height, width), strict=True))
+    assert np.abs(found[..., :2]).max() < 1e-9
+
+
+# --- all over a scene
+
+
 def test_the_displacement_is_found(tmp_path: Path) -> None:
     write_pair(tmp_path, seed=3, pan_size=SIZE, ratio=RATIO, bands=4)
     off = displace(tmp_path / "pan.tif", 0.7)
-    with open_scene(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
-        found = measure_displacement(scene).at(scene.ms_map, (0, SIZE), (0, SIZE)) / RATIO
+    with lying(tmp_path) as scene:
+        measured = measure_displacement(scene)
+        assert measured is not None
+        found = measured.at(scene.ms_map, (0, SIZE), (0, SIZE)) / RATIO
     # MS lies to the other side of PAN.
     assert np.median(np.abs(found + off)) < 0.08
     assert np.percentile(np.abs(found + off)[:, 32:-32, 32:-32], 95) < 0.25
@@ -55,9 +113,11 @@ def test_the_product_is_nearer_to_the_truth(tmp_path: Path, method: str) -> None
     sharpen(*files, **options)
     best = rmse(files[2], truth)
     displace(files[0], 0.5)
-    assert sharpen(*files, **options).displacement is None
+    assert sharpen(*files, **options).registration.displacement is None
     plain = rmse(files[2], truth)
-    median, greatest = sharpen(*files, local_registration=True, **options).displacement or (0.0, 0.0)
+    found = sharpen(*files, local_registration=True, **options).registration
+    median, greatest = found.displacement or (0.0, 0.0)
+    assert f"by {median:.2f} in the median and at most {greatest:.2f}" in found.text
     assert 0.2 < median < greatest < 0.9
     with rasterio.open(files[2]) as file:
         said = [float(part) for part in file.tags()["PANCRAFTER_DISPLACEMENT"].split(",")]
@@ -65,18 +125,72 @@ def test_the_product_is_nearer_to_the_truth(tmp_path: Path, method: str) -> None
     assert rmse(files[2], truth) - best < 0.5 * (plain - best)
 
 
-def test_what_lies_right_stays(tmp_path: Path) -> None:
+def test_what_lies_right_stays_whatever_chance_says(tmp_path: Path) -> None:
     write_pair(tmp_path, seed=3, pan_size=SIZE, ratio=RATIO, bands=4)
-    with open_scene(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
-        assert measure_displacement(scene).greatest < 0.1
+    with rasterio.open(tmp_path / "ms.tif", "r+") as file:
+        image = file.read()
+        noise = np.random.default_rng(0).normal(0, 150, image.shape)
+        file.write((image + noise).clip(1, 65535).astype(np.uint16))
+    with lying(tmp_path) as scene:
+        assert measure_displacement(scene) is None
+
+
+def test_what_lies_right_beside_what_does_not_stays(tmp_path: Path) -> None:
+    """A small part that moved is corrected in a scene of which all else lies right, to the bit."""
+    write_pair(tmp_path, seed=3, pan_size=1024, ratio=RATIO, bands=4)
+    with rasterio.open(tmp_path / "pan.tif", "r+") as file:
+        image = file.read(1)
+        image[:256, :256] = image[:256, 2:258]
+        file.write(image, 1)
+    with lying(tmp_path) as scene:
+        measured = measure_displacement(scene)
+        assert measured is not None
+        moved, before = scene.with_displacement(measured), scene.read_pan(0, 0, 1024, 1024)[0]
+        after = moved.read_pan(0, 0, 1024, 1024)[0]
+    by = np.hypot(*measured.at(scene.ms_map, (0, 1024), (0, 1024)))
+    assert np.median(by[32:200, 32:200]) == pytest.approx(2, abs=0.3)
+    assert np.array_equal(after[:, 640:, 640:], before[:, 640:, 640:])
 
 
 def test_where_nothing_matches_nothing_moves(tmp_path: Path) -> None:
     write_pair(tmp_path, seed=3, pan_size=SIZE, ratio=RATIO, bands=4)
     with rasterio.open(tmp_path / "pan.tif", "r+") as file:
         file.write(np.random.default_rng(0).integers(300, 700, (1, SIZE, SIZE)).astype(np.uint16))
-    with open_scene(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
-        assert measure_displacement(scene).median < 0.02
+    with lying(tmp_path) as scene:
+        measured = measure_displacement(scene)
+    assert measured is None or measured.lengths[0] < 0.02
+
+
+@pytest.mark.parametrize(("amount", "all_read"), [(0.0, False), (0.5, True)])
+def test_of_a_large_scene_some_blocks_tell_whether_the_others_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, amount: float, all_read: bool
+) -> None:
+    monkeypatch.setattr(displacement, "_BLOCK", 32)
+    monkeypatch.setattr(displacement, "_MOST_PROBED", 8)
+    write_pair(tmp_path, seed=3, pan_size=SIZE, ratio=RATIO, bands=4)
+    if amount:
+        displace(tmp_path / "pan.tif", amount)
+    with lying(tmp_path) as scene:
+        read = []
+        original = scene.read_ms
+        monkeypatch.setattr(scene, "read_ms", lambda *window: (read.append(window), original(*window))[1])
+        found = measure_displacement(scene)
+    assert len({row for row, *_ in read}) > 2
+    assert len({col for _, col, *_ in read}) > 2
+    assert (len(read) == 16) == all_read
+    assert (found is not None) == all_read
+
+
+def test_it_is_part_of_the_automatic_registration(tmp_path: Path) -> None:
+    write_pair(tmp_path, seed=3, pan_size=SIZE, ratio=RATIO, bands=4)
+    displace(tmp_path / "pan.tif", 0.4)
+    with lying(tmp_path) as scene:
+        whole = register(scene, "auto", local=False)[1]
+        assert register(scene)[1].displacement is not None
+        assert whole.displacement is None
+        assert register(scene, "off")[1].displacement is None
+        assert register(scene, (whole.dx, whole.dy))[1].displacement is None
+        assert register(scene, (whole.dx, whole.dy), local=True)[1].displacement is not None
 
 
 def test_nodata_stays_where_it_is(tmp_path: Path) -> None:
@@ -87,7 +201,7 @@ def test_nodata_stays_where_it_is(tmp_path: Path) -> None:
         image[:, 100:180, 200:280] = 0
         file.write(image)
         file.nodata = 0
-    sharpen(tmp_path / "pan.tif", tmp_path / "ms.tif", tmp_path / "o.tif", method="brovey", local_registration=True)
+    sharpen(tmp_path / "pan.tif", tmp_path / "ms.tif", tmp_path / "o.tif", method="brovey")
     with rasterio.open(tmp_path / "o.tif") as file:
         hole = file.read_masks(1) == 0
     assert hole[100:180, 200:280].all()
@@ -105,9 +219,23 @@ def test_windows_are_parts_of_the_whole(tmp_path: Path, row: int, col: int, size
             file.write(image)
             file.nodata = 0
     shifts = np.random.default_rng(1).uniform(-1.4, 1.4, (16, 16, 2))
-    with open_scene(tmp_path / "pan.tif", [tmp_path / "ms.tif"]) as scene:
+    with lying(tmp_path) as scene:
         moved = scene.with_displacement(Displacement(shifts, (8.0, 8.0)))
         whole, valid = moved.read_pan(0, 0, SIZE, SIZE)
         part, known = moved.read_pan(row, col, size, size)
     assert np.array_equal(known, valid[:, row : row + size, col : col + size])
     np.testing.assert_allclose(part, whole[:, row : row + size, col : col + size], atol=0.05)
+
+
+def test_a_product_is_scored_where_its_pan_was_moved_to(tmp_path: Path) -> None:
+    write_pair(tmp_path, seed=3, pan_size=SIZE, ratio=RATIO, bands=4)
+    displace(tmp_path / "pan.tif", 0.5)
+    pan, ms, product = (tmp_path / name for name in ("pan.tif", "ms.tif", "o.tif"))
+    said = {}
+    for local in (True, False):
+        sharpen(pan, ms, product, method="mtf-glp-fs", local_registration=local, overwrite=True)
+        with ExitStack() as stack:
+            said[local] = score(ScoreOptions(product, pan=pan, ms=(ms,)), stack).result
+    assert "from place to place" in said[True].settings["registration"]
+    assert "from place to place" not in said[False].settings["registration"]
+    assert said[True].scores["fused"]["d_s"] < said[False].scores["fused"]["d_s"]

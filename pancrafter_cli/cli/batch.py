@@ -52,7 +52,7 @@ def command(
     sensor: opt.Sensor = None,
     ms_mtf: opt.MsMtf = None,
     registration: opt.Registration = "auto",
-    local_registration: opt.LocalRegistration = False,
+    local_registration: opt.LocalRegistration = None,
     nodata: opt.Nodata = None,
     ratio: opt.Ratio = None,
     ms_origin: opt.MsOrigin = None,

@@ -38,7 +38,7 @@ def command(
     size: int = typer.Option(1024, help="MS pixels a side taken from the middle of larger scenes (reduced)."),
     shift: str | None = typer.Option(None, metavar="S,S,...", help="Move MS by so many MS pixels: robustness curve."),
     registration: opt.Registration = "auto",
-    local_registration: opt.LocalRegistration = False,
+    local_registration: opt.LocalRegistration = None,
     cut: int = typer.Option(0, help="Border left out beside a reference; published tables use 21."),
     peak: float | None = typer.Option(None, help="Greatest possible DN; default: of the sensor, else of the truth."),
     device: opt.Device = "auto",

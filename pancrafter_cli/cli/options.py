@@ -75,10 +75,10 @@ Registration = Annotated[
     str, typer.Option(help="auto: measure how far MS lies off PAN and correct it; off; or DX,DY in MS pixels.")
 ]
 LocalRegistration = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--local-registration",
-        help="Move PAN, from place to place, to where MS shows the same (relief, jitter).",
+        "--local-registration/--no-local-registration",
+        help="Move PAN, from place to place, to where MS shows the same (relief, jitter); default: with auto.",
     ),
 ]
 Ratio = Annotated[float | None, typer.Option(help="MS over PAN pixel size; only for files without georeferencing.")]

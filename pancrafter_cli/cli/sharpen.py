@@ -55,7 +55,7 @@ def command(
     sensor: opt.Sensor = None,
     ms_mtf: opt.MsMtf = None,
     registration: opt.Registration = "auto",
-    local_registration: opt.LocalRegistration = False,
+    local_registration: opt.LocalRegistration = None,
     ratio: opt.Ratio = None,
     ms_origin: opt.MsOrigin = None,
     nodata: opt.Nodata = None,
@@ -127,9 +127,6 @@ def _print(result: SharpenResult) -> None:
     )
     print(f"product: {result.layout}")
     print(f"registration: {result.registration.text}")
-    if result.displacement is not None:
-        median, greatest = result.displacement
-        print(f"local registration: PAN moved by {median:.2f} MS pixels in the median, at most {greatest:.2f}")
     print(f"MS MTF: {mtf_text(result.ms_mtf, result.ms_mtf_source)}")
     if result.drifting > _WORTH_SAYING:
         print(f"drifting: {result.drifting:.1%} of it differ from MS by more than 5 %")

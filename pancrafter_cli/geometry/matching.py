@@ -34,7 +34,8 @@ _MAX_SIGMA = 0.15
 _SMOOTH = np.array([1.0, 2.0, 1.0]) / 4
 _WIDE = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 _FILTER_REACH = 3
-NEAR, _STEPS_A_PIXEL = 2, 15  # MS pixels around 0, and how finely `correlation_shift` looks there
+NEAR = 2  # MS pixels around 0 in which `correlation_shifts` looks
+_COARSE, _FINE = np.arange(-6, 7) / 3, np.arange(-4, 5) / 15  # where at first, and around the best of that
 
 
 @dataclass(frozen=True)
@@ -127,25 +128,52 @@ def peak(surface: FloatArray) -> tuple[float, float]:
     return float(y - SEARCH), float(x - SEARCH)
 
 
-def correlation_shift(pan: FloatArray, ms: FloatArray) -> tuple[float, float, float]:
-    """How far MS lies further down and right than PAN (dy, dx), to 1/15 MS pixel and at most 2 MS pixels; how well.
+def part_shifts(pan: FloatArray, ms: FloatArray, part: int, step: int) -> FloatArray:
+    """`correlation_shifts` of parts of an image, `step` pixels apart and `part` a side: (rows, cols, 3).
 
-    pan, ms: detail on one grid (C, h, w), PAN for every band. There the squares of the bands' correlations with PAN,
-    where positive, add up to most; (0, 0) where no band has any. How well: the mean of these squares. Coarser than
-    `match`, but needs no start and no PAN pixels.
+    pan, ms: detail on one grid (C, h, w). Every pixel lies in a part; what its last parts lack is taken for no detail.
     """
+    counts = [max(1, math.ceil(size / step) - 1) for size in ms.shape[1:]]
+    room = [(0, 0), *((0, (n - 1) * step + part - size) for n, size in zip(counts, ms.shape[1:], strict=True))]
+
+    def parts(image: FloatArray) -> FloatArray:
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(image, room), (part, part), axis=(1, 2))
+        apart = windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4)
+        return apart.reshape(-1, len(image), part, part)
+
+    return correlation_shifts(parts(pan), parts(ms)).reshape(*counts, 3)
+
+
+def correlation_shifts(pan: FloatArray, ms: FloatArray) -> FloatArray:
+    """How far MS lies further down and right than PAN in each of N parts, and how well it fits there: (N, 3).
+
+    pan, ms: detail on one grid (N, C, h, w), PAN for every band. The shift is the one at which the squares of the
+    bands' correlations with PAN, where positive, add up to most, to 1/15 pixel and about 2 pixels at most; 0 where no
+    band has any. How well: the mean of these squares. Coarser than `match`, but needs no start and no PAN pixels.
+    """
+    count, bands, height, width = ms.shape
     # Zeros between the ends, which the transform takes for neighbours.
-    height, width = (n + NEAR for n in ms.shape[1:])
-    energy = np.sqrt((pan**2).sum(axis=(1, 2)) * (ms**2).sum(axis=(1, 2)))[:, None, None]
-    cross = np.conj(np.fft.fft2(pan, (height, width))) * np.fft.fft2(ms, (height, width))
-    shifts = np.arange(-NEAR * _STEPS_A_PIXEL, NEAR * _STEPS_A_PIXEL + 1) / _STEPS_A_PIXEL
-    down, right = (np.exp(2j * np.pi * np.outer(shifts, np.fft.fftfreq(n))) for n in (height, width))
-    correlations = (down @ cross @ right.T).real / (height * width) / np.where(energy > 0, energy, np.inf)
-    total = (np.maximum(correlations, 0.0) ** 2).sum(axis=0)
-    if not total.max() > 0:
-        return 0.0, 0.0, 0.0
-    y, x = np.unravel_index(int(total.argmax()), total.shape)
-    return float(shifts[y]), float(shifts[x]), float(total[y, x]) / len(ms)
+    shape = height + NEAR, width + NEAR
+    energy = np.sqrt((pan**2).sum(axis=(2, 3)) * (ms**2).sum(axis=(2, 3)))
+    cross = np.conj(np.fft.rfft2(pan, shape)) * np.fft.rfft2(ms, shape)
+    cross /= np.where(energy > 0, energy, np.inf)[:, :, None, None]
+    # The half of the spectrum that is left out is the mirror of the other.
+    cross[..., 1 : (shape[1] + 1) // 2] *= 2
+    waves = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
+
+    def best(spectrum: NDArray[np.complex128], shifts: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        down, right = (np.exp(2j * np.pi * np.outer(shifts, f)) for f in waves)
+        correlations = (down @ spectrum @ right.T).real / math.prod(shape)
+        total = (np.maximum(correlations, 0.0) ** 2).sum(axis=1).reshape(count, -1)
+        found = total.argmax(axis=1)
+        y, x = np.unravel_index(found, (len(shifts), len(shifts)))
+        return shifts[y], shifts[x], total[np.arange(count), found]
+
+    y, x, fit = best(cross, _COARSE)
+    phase = [np.exp(2j * np.pi * np.outer(at, f)) for at, f in zip((y, x), waves, strict=True)]
+    fine_y, fine_x, fit = best(cross * phase[0][:, None, :, None] * phase[1][:, None, None, :], _FINE)
+    found = np.stack([y + fine_y, x + fine_x, fit / bands], axis=1)
+    return np.where(fit[:, None] > 0, found, 0.0)
 
 
 def match(sample: Sample, start: tuple[float, float]) -> WindowShift:

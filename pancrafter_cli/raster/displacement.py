@@ -13,7 +13,7 @@ from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN
 from pancrafter_cli.geometry.fill import FILL_REACH, fill_invalid
 from pancrafter_cli.geometry.grid import GridMap
 from pancrafter_cli.geometry.inputs import FINE, detail
-from pancrafter_cli.geometry.matching import NEAR, correlation_shift
+from pancrafter_cli.geometry.matching import NEAR, part_shifts
 from pancrafter_cli.raster.inputs import Block
 from pancrafter_cli.raster.measurable import Measurable, pan_under
 from pancrafter_cli.raster.windows import Window, all_windows
@@ -25,6 +25,9 @@ _BLOCK = 16 * _STEP  # MS pixels a side that are matched at a time
 _MARGIN = 4  # MS pixels around them on which their detail depends
 _LEAST_FIT = 0.09  # of a node that counts: a mean correlation of the bands of 0.3
 _SMOOTH = 0.7  # nodes: sigma of the Gaussian over which shifts are averaged, by how well they fit
+_AROUND = 4.0  # nodes: sigma of the Gaussian over which neighbours are asked whether they agree
+_SMALLEST = 0.05  # MS pixels that neighbours agree on: less is not worth moving PAN for
+_MOST_PROBED = 64  # blocks of a large scene that are looked at before all are
 _SPLINE_REACH = 12  # PAN pixels beyond which a cubic spline forgets
 _MOST_BANDS = 8
 
@@ -41,19 +44,10 @@ class Displacement:
     step: int = _STEP
 
     @property
-    def median(self) -> float:
-        """Median length, in MS pixels."""
-        return float(np.median(np.hypot(self.shifts[..., 0], self.shifts[..., 1])))
-
-    @property
-    def greatest(self) -> float:
-        """Greatest length, in MS pixels."""
-        return float(np.hypot(self.shifts[..., 0], self.shifts[..., 1]).max())
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """What the product's metadata say: median and greatest length in MS pixels."""
-        return {"PANCRAFTER_DISPLACEMENT": f"{self.median:.3g},{self.greatest:.3g}"}
+    def lengths(self) -> tuple[float, float]:
+        """Median and greatest length, in MS pixels."""
+        found = np.hypot(self.shifts[..., 0], self.shifts[..., 1])
+        return float(np.median(found)), float(found.max())
 
     def at(self, relation: GridMap, rows: tuple[int, int], cols: tuple[int, int]) -> FloatArray:
         """Down and right (2, h, w), in pixels of the grid that `relation` takes to MS, of its window [start, stop)."""
@@ -67,25 +61,27 @@ class Displacement:
         return np.stack(found)
 
 
-def measure_displacement(scene: Measurable) -> Displacement:
+def measure_displacement(scene: Measurable) -> Displacement | None:
     """Match MS with PAN at nodes all over the scene, up to 2 MS pixels around where its grids put it.
 
-    Nodes where the two have little in common count little, and take the shift of their neighbours. Memory is that of a
-    block, and of two numbers for every 64 MS pixels. Raises RasterError when a file cannot be read.
+    Nodes where the two have little in common count little, and take the shift of their neighbours. What parts that do
+    not overlap agree on is taken to be real, the rest to be chance: where they agree on less than 0.05 MS pixels, PAN
+    stays. None where it stays everywhere; of a large scene that is concluded from blocks spread over it. Memory is that
+    of a block, and of a few numbers for every 64 MS pixels. Raises RasterError when a file cannot be read.
     """
     top, left, height, width = scene.ms_window_under(0, 0, *scene.grid.shape)
-    starts = [range(0, max(1, size - _STEP), _STEP) for size in (height, width)]
-    found = np.zeros((len(starts[0]), len(starts[1]), 3))
-    for row, col, tall, wide in all_windows(height, width, _BLOCK):
-        block = top + row, left + col, tall + _PART - _STEP, wide + _PART - _STEP
-        low, ms = _details(scene, block, (top + height, left + width))
-        for y in range(0, tall, _STEP):
-            for x in range(0, wide, _STEP):
-                node = (row + y) // _STEP, (col + x) // _STEP
-                if node[0] < found.shape[0] and node[1] < found.shape[1]:
-                    part = np.s_[:, y : y + _PART, x : x + _PART]
-                    found[node] = correlation_shift(low[part], ms[part])
-    return Displacement(_smoothed(found), (top + _PART / 2, left + _PART / 2))
+    found = np.zeros((*(max(1, -(-size // _STEP) - 1) for size in (height, width)), 3))
+    blocks = list(all_windows(height, width, _BLOCK))
+    probed = blocks[:: _stride(len(blocks), -(-width // _BLOCK))]
+    for part in (probed, [block for block in blocks if block not in set(probed)]):
+        for row, col, tall, wide in part:
+            block = top + row, left + col, tall + _PART - _STEP, wide + _PART - _STEP
+            nodes = part_shifts(*_details(scene, block, (top + height, left + width)), _PART, _STEP)
+            into = found[row // _STEP :, col // _STEP :][: nodes.shape[0], : nodes.shape[1]]
+            into[:] = nodes[: into.shape[0], : into.shape[1]]
+        if not (shifts := _agreed(found)).any():
+            return None
+    return Displacement(shifts, (top + _PART / 2, left + _PART / 2))
 
 
 def moved_pan(around: Block, inner: tuple[slice, slice], by: FloatArray) -> Block:
@@ -122,10 +118,44 @@ def _details(scene: Measurable, block: Window, end: tuple[int, int]) -> tuple[Fl
     return detail(low - low.mean(), use, FINE)[inner], detail(ms - ms.mean(), use, FINE)[inner]
 
 
-def _smoothed(found: FloatArray) -> FloatArray:
-    """Shifts (rows, cols, 2) averaged with neighbours, of shifts and fits (rows, cols, 3); 0 where nothing fits."""
+def _stride(blocks: int, across: int) -> int:
+    """From one probed block to the next, of so many in rows of `across`; it does not keep to the same columns."""
+    stride = math.ceil(blocks / _MOST_PROBED)
+    while math.gcd(stride, across) > 1:
+        stride += 1
+    return stride
+
+
+def _agreed(found: FloatArray) -> FloatArray:
+    """The shifts (rows, cols, 2) that neighbours agree on, of shifts and fits (rows, cols, 3)."""
     fit = np.where((found[..., 2] >= _LEAST_FIT) & (np.abs(found[..., :2]).max(axis=-1) < NEAR), found[..., 2], 0.0)
-    weight = ndimage.gaussian_filter(fit, _SMOOTH, mode="nearest")
-    sums = [ndimage.gaussian_filter(found[..., k] * fit, _SMOOTH, mode="nearest") for k in (0, 1)]
+    weight = _near(fit, _SMOOTH)
+    sums = np.stack([_near(found[..., k] * fit, _SMOOTH) for k in (0, 1)], axis=-1)
     known = weight > _LEAST_FIT / 100
-    return np.stack([np.where(known, total / np.where(known, weight, 1.0), 0.0) for total in sums], axis=-1)
+    shifts = np.where(known[..., None], sums / np.where(known, weight, 1.0)[..., None], 0.0)
+    agreed = _common_power(found[..., :2], fit)
+    # What is hardly more than chance hardly counts.
+    return shifts * np.maximum(0.0, 1 - _SMALLEST**2 / np.maximum(agreed, _SMALLEST**2))[..., None]
+
+
+def _common_power(shifts: FloatArray, fit: FloatArray) -> FloatArray:
+    """Mean square (rows, cols), around each node, of what parts side by side have in common of their shifts.
+
+    That is the mean of the products of their shifts, in which errors, being independent, cancel.
+    """
+    apart = _PART // _STEP  # nodes from one part to the next that shares no pixel with it
+    power, weight = np.zeros(fit.shape), np.zeros(fit.shape)
+    for one, other in ((np.s_[apart:], np.s_[:-apart]), (np.s_[:, apart:], np.s_[:, :-apart])):
+        both = fit[one] * fit[other]
+        product = both * (shifts[one] * shifts[other]).sum(axis=-1)
+        for node in (one, other):
+            power[node] += product
+            weight[node] += both
+    weight = _near(weight, _AROUND)
+    return np.where(weight > 0, _near(power, _AROUND) / np.where(weight > 0, weight, 1.0), 0.0)
+
+
+def _near(values: FloatArray, sigma: float) -> FloatArray:
+    """The Gaussian mean around each node."""
+    mean: FloatArray = ndimage.gaussian_filter(values, sigma, mode="nearest")
+    return mean

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN
 from pancrafter_cli.geometry.inputs import COARSE, FINE, detail
-from pancrafter_cli.geometry.matching import correlation_shift
+from pancrafter_cli.geometry.matching import part_shifts
 from pancrafter_cli.raster.displacement import Displacement
 from pancrafter_cli.raster.measurable import Measurable, PanUnder, pan_under
 from pancrafter_cli.raster.windows import Window
@@ -80,13 +80,7 @@ def _matched(pan: PanUnder, low: FloatArray, ms: FloatArray) -> PanUnder:
 
     They are matched part by part, and between the middles of the parts the displacement is interpolated.
     """
-    starts = [range(0, max(1, size - _STEP), _STEP) for size in ms.shape[1:]]
-
-    def found(row: int, col: int) -> tuple[float, float]:
-        part = np.s_[:, row : row + _PART, col : col + _PART]
-        return correlation_shift(low[part], ms[part])[:2]
-
-    shifts = np.array([[found(row, col) for col in starts[1]] for row in starts[0]])
+    shifts = part_shifts(low, ms, _PART, _STEP)[..., :2]
     row, col = pan.window[:2]
     displacement = Displacement(shifts, (row + _PART / 2, col + _PART / 2), _STEP)
     spans = [(first, first + size) for first, size in zip(pan.first, pan.pan.shape[1:], strict=True)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pancrafter_cli.errors import GeometryError, UsageError
 from pancrafter_cli.geometry.matching import SEARCH
 from pancrafter_cli.geometry.registration import Shift, summarise, window_shifts
+from pancrafter_cli.raster.displacement import measure_displacement
 from pancrafter_cli.raster.scene import Scene
 
 Choice = Literal["auto", "off"] | tuple[float, float]
@@ -18,6 +19,8 @@ Outcome = Literal[
 
 DEFAULT_REGISTRATION: Choice = "auto"
 SMALLEST_SHIFT, LARGEST_SHIFT = 0.05, 2.0  # MS pixels: less is not worth a correction, more is no longer plausible
+
+DISPLACEMENT_TAG = "PANCRAFTER_DISPLACEMENT"
 
 _WORDS: dict[str, str] = {
     "negligible": "negligible, not corrected",
@@ -39,7 +42,8 @@ class Registration:
     dx, dy: MS pixels by which MS content lies further right and down than its georeferencing says; spread: how far
     windows scatter around it (infinite where nothing was measured); windows: how many were matched of those `looked`
     at; applied: whether the scene was corrected by dx, dy; mode: what was asked for. `textured`: whether there was
-    detail to match.
+    detail to match. displacement: median and greatest length, in MS pixels, by which PAN was moved besides, from place
+    to place; None where it was not.
     """
 
     dx: float
@@ -51,6 +55,7 @@ class Registration:
     mode: Literal["auto", "off", "given"]
     outcome: Outcome
     textured: bool = False
+    displacement: tuple[float, float] | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -65,11 +70,22 @@ class Registration:
     @property
     def text(self) -> str:
         """All of it in a line for people."""
+        return self._as_a_whole + self._from_place_to_place
+
+    @property
+    def _as_a_whole(self) -> str:
         if self.outcome in ("off", "unmeasured", "unrelated"):
             seen = f" ({self.windows} of {self.looked} windows matched)" if self.mode == "auto" else ""
             return _WORDS[self.outcome] + seen
         shift = f"{self.dx:+.2f}, {self.dy:+.2f} MS pixels (x, y), {_WORDS[self.outcome]}"
         return shift if self.mode == "given" else f"{shift}; {self.certainty}"
+
+    @property
+    def _from_place_to_place(self) -> str:
+        if self.displacement is None:
+            return ""
+        median, greatest = self.displacement
+        return f"; besides, from place to place, by {median:.2f} in the median and at most {greatest:.2f}"
 
     @property
     def certainty(self) -> str:
@@ -78,20 +94,40 @@ class Registration:
 
     @property
     def tags(self) -> dict[str, str]:
-        """What the product's metadata say: the shift that was corrected (x,y in MS pixels), and how it came about."""
+        """What the product's metadata say: what was corrected (x,y in MS pixels), and how that came about."""
         dx, dy = (self.dx, self.dy) if self.applied else (0.0, 0.0)
-        return {"PANCRAFTER_SHIFT": f"{dx:.4g},{dy:.4g}", "PANCRAFTER_REGISTRATION": f"{self.mode}: {self.text}"}
+        tags = {"PANCRAFTER_SHIFT": f"{dx:.4g},{dy:.4g}", "PANCRAFTER_REGISTRATION": f"{self.mode}: {self.text}"}
+        if self.displacement is not None:
+            tags[DISPLACEMENT_TAG] = ",".join(f"{length:.3g}" for length in self.displacement)
+        return tags
 
 
-def register(scene: Scene, choice: Choice = DEFAULT_REGISTRATION) -> tuple[Scene, Registration]:
+def register(
+    scene: Scene, choice: Choice = DEFAULT_REGISTRATION, local: bool | None = None
+) -> tuple[Scene, Registration]:
     """The scene with MS brought to where its content lies, and what was found.
 
     "auto" measures: below 0.05 MS pixel nothing is done, up to 2 MS pixels the shift is corrected, and a scene in
     which too little can be matched is left as it is. "off" does nothing; (dx, dy) is taken without measuring.
+    local: whether PAN is then moved, from place to place, to where MS shows the same; by default where "auto" could
+    measure a shift.
 
     Raises GeometryError for a shift beyond 2 MS pixels, for windows that disagree and for PAN and MS whose detail has
     nothing in common, RasterError when a file cannot be read, and UsageError for a shift that is not finite.
     """
+    return register_locally(*_register_as_a_whole(scene, choice), local)
+
+
+def register_locally(scene: Scene, found: Registration, local: bool | None = None) -> tuple[Scene, Registration]:
+    """The last step of `register`, after which PAN lies everywhere where MS shows the same."""
+    measured = found.outcome in ("negligible", "corrected")
+    displacement = measure_displacement(scene) if (measured if local is None else local) else None
+    if displacement is None:
+        return scene, found
+    return scene.with_displacement(displacement), replace(found, displacement=displacement.lengths)
+
+
+def _register_as_a_whole(scene: Scene, choice: Choice) -> tuple[Scene, Registration]:
     if choice == "off":
         return scene, Registration(0.0, 0.0, math.inf, 0, 0, False, "off", "off")
     if not isinstance(choice, str):
@@ -123,6 +159,11 @@ def _outcome(shift: Shift) -> Outcome:
     if size < SMALLEST_SHIFT:
         return "negligible"
     return "corrected" if size <= LARGEST_SHIFT else "too far"
+
+
+def locally(choice: Choice, local: bool | None) -> bool:
+    """Whether `register` looks from place to place, where that was left to it, and it could measure."""
+    return choice == "auto" if local is None else local
 
 
 def parse_registration(text: str) -> Choice:

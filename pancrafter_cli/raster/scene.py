@@ -136,6 +136,9 @@ class Scene:
         _check_inside(row, col, height, width, self.grid)
         if self._displacement is None:
             return self._stored_pan(row, col, height, width)
+        by = self._displacement.at(self.ms_map, (row, row + height), (col, col + width))
+        if not by.any():
+            return self._stored_pan(row, col, height, width)
         reach = displacement_reach(self.ratio)
         rows, cols = (
             (max(0, start - reach), min(end, start + size + reach))
@@ -143,7 +146,6 @@ class Scene:
         )
         around = self._stored_pan(rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0])
         inner = slice(row - rows[0], row - rows[0] + height), slice(col - cols[0], col - cols[0] + width)
-        by = self._displacement.at(self.ms_map, (row, row + height), (col, col + width))
         return moved_pan(around, inner, by)
 
     def _stored_pan(self, row: int, col: int, height: int, width: int) -> Block:

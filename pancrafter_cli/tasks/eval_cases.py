@@ -58,7 +58,7 @@ def cases(path: Path, options: EvalOptions) -> Iterator[Case]:
         yield from _toolbox_cases(pair, options, mtf_of(sensor, len(pair.ms)))
         return
     with open_scene(pan, [ms], options.scene) as opened:
-        scene, _ = register(opened, options.registration)
+        scene, _ = register(opened, options.registration, options.local_registration)
         mtf = mtf_of(options.sensor or sensor_from_metadata(scene.metadata), scene.bands)
         if REDUCED in options.protocols:
             if (path / "gt.tif").exists():
@@ -100,7 +100,9 @@ class Scoring:
         pan, ms, truth = files
         opened = stack.enter_context(open_scene(pan, [ms], _scene_options(case, options)))
         # A made pair lies as it says, unless the curve moved it, and then its truth is what counts.
-        self._scene: Scene = opened if case.pair is not None else register(opened, options.registration)[0]
+        self._scene: Scene = opened
+        if case.pair is None:
+            self._scene, _ = register(opened, options.registration, options.local_registration)
         self._shape = self._scene.grid.shape
         self.pan = scene_pan(self._scene)
         self.reference: Read | None = None
@@ -152,6 +154,7 @@ def fused(
     files: Files,
     options: EvalOptions,
     registration: Choice,
+    local: bool | None,
     work: Path,
     stack: ExitStack,
 ) -> tuple[Read, Read | None]:
@@ -177,7 +180,7 @@ def fused(
             sensor=case.mtf.name,
             ms_mtf=scene.ms_mtf,
             registration=registration,
-            local_registration=options.local_registration,
+            local_registration=local,
             nodata=scene.nodata,
             ratio=scene.ratio,
             ms_origin=scene.ms_origin,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pancrafter_cli.classical.methods import METHODS
 from pancrafter_cli.errors import UsageError
 from pancrafter_cli.metrics.lowpass import Geometry
-from pancrafter_cli.raster.register import DEFAULT_REGISTRATION, Choice
+from pancrafter_cli.raster.register import DEFAULT_REGISTRATION, Choice, locally
 from pancrafter_cli.raster.scene import SceneOptions
 from pancrafter_cli.tasks.fusers import NETWORK
 from pancrafter_cli.tasks.score import EXP, check_numbers
@@ -43,7 +43,7 @@ class EvalOptions:
     "full". geometry: "toolbox" takes MS samples to lie at 4k + 2 (always so for h5). sensor: of all scenes, else
     as their metadata say. size: MS pixels a side taken from the middle of a larger scene for the reduced protocol.
     shifts: MS pixels that MS is moved against PAN for the robustness curve. cut, peak: as in `score`.
-    local_registration: of all methods, as in `sharpen`.
+    local_registration: of all methods, as in `sharpen`; by default with the registration "auto".
     """
 
     scenes: tuple[Path, ...]
@@ -54,7 +54,7 @@ class EvalOptions:
     size: int = 1024
     shifts: tuple[float, ...] = ()
     registration: Choice = DEFAULT_REGISTRATION
-    local_registration: bool = False
+    local_registration: bool | None = None
     cut: int = 0
     peak: float | None = None
     device: str = "auto"
@@ -158,7 +158,7 @@ def settings(options: EvalOptions) -> dict[str, str]:
     return {
         "scenes": str(len(options.scenes)),
         "protocols": ", ".join(options.protocols),
-        "local registration": "of all methods" if options.local_registration else "none",
+        "local registration": "of all methods" if locally(options.registration, options.local_registration) else "none",
         "geometry": "pixels are areas" if options.geometry == "area" else "MS samples at 4k + 2",
         "MTF": options.sensor or "of the sensor the metadata name, else generic (0.30, PAN 0.15)",
         "registration": str(options.registration),

@@ -13,7 +13,7 @@ import numpy as np
 
 from pancrafter_cli.data.wald import moved
 from pancrafter_cli.errors import PancrafterError
-from pancrafter_cli.raster.register import Choice
+from pancrafter_cli.raster.register import Choice, locally
 from pancrafter_cli.tasks.eval_cases import Case, Scoring, case_files, cases, fused
 from pancrafter_cli.tasks.eval_options import REDUCED, EvalOptions, EvalResult, EvalRow, FloatArray, check, settings
 
@@ -57,11 +57,14 @@ def _run_case(case: Case, options: EvalOptions) -> tuple[list[EvalRow], dict[str
     with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
         files = case_files(case, Path(work))
         scoring = Scoring(case, options, files, stack)
-        # The truth of a made pair lies where MS says, and so must what is compared with it.
-        registration: Choice = options.registration if case.pair is None else "off"
+        registration, local = options.registration, options.local_registration
+        if case.pair is not None:
+            # The truth of a made pair lies where MS says, and so must what is compared with it: only PAN may move, and
+            # of published patches nothing.
+            registration, local = "off", case.pair.origin == 0 and locally(registration, local)
         for contestant in options.contestants:
             began = time.monotonic()
-            read, mask = fused(case, contestant, files, options, registration, Path(work), stack)
+            read, mask = fused(case, contestant, files, options, registration, local, Path(work), stack)
             seconds = time.monotonic() - began
             rows.append(EvalRow(case.name, case.protocol, contestant.label, scoring.score(read, mask), seconds))
             crops[contestant.label] = np.asarray(read(*scoring.crop), np.float64)
@@ -81,6 +84,7 @@ def _curve(case: Case, options: EvalOptions) -> list[EvalRow]:
         for registration in _CURVE_REGISTRATIONS:
             if case.pair is None:
                 continue
+            local = options.local_registration if case.pair.origin == 0 else False
             pair = moved(case.pair, (shift * _DIRECTION[0], shift * _DIRECTION[1]), with_truth=registration == "auto")
             with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
                 own = replace(case, pair=pair)
@@ -88,7 +92,7 @@ def _curve(case: Case, options: EvalOptions) -> list[EvalRow]:
                 scoring = Scoring(own, options, files, stack)
                 for contestant in options.contestants:
                     began = time.monotonic()
-                    product = fused(own, contestant, files, options, registration, Path(work), stack)
+                    product = fused(own, contestant, files, options, registration, local, Path(work), stack)
                     seconds = time.monotonic() - began
                     scores = scoring.score(*product)
                     facts = case.name, REDUCED, contestant.label, scores, seconds

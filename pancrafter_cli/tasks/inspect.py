@@ -19,7 +19,7 @@ from pancrafter_cli.geometry.tiling import Tiling
 from pancrafter_cli.raster.align import Nodata
 from pancrafter_cli.raster.crs import crs_name
 from pancrafter_cli.raster.products import find_product
-from pancrafter_cli.raster.register import Registration, judge
+from pancrafter_cli.raster.register import Registration, judge, register_locally
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.raster.statistics import MtfSource
 from pancrafter_cli.tasks.fusers import check_ratio
@@ -98,6 +98,7 @@ def inspect_scene(
         windows = window_shifts(scene)
         shift = judge(summarise(windows))
         registered = scene.with_shift(shift.dx, shift.dy) if shift.applied else scene
+        registered, shift = register_locally(registered, shift)
         rows, cols = scene.grid.shape
         return SceneFacts(
             layout=product.layout,

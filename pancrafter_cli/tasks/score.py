@@ -19,7 +19,7 @@ from pancrafter_cli.metrics.streaming import ReducedScores, score_reduced
 from pancrafter_cli.metrics.windows import Read, Shape, array_reader, looks_scaled
 from pancrafter_cli.raster.inputs import RasterFile, open_raster
 from pancrafter_cli.raster.outputs import read_finished
-from pancrafter_cli.raster.register import DEFAULT_REGISTRATION, Choice, register
+from pancrafter_cli.raster.register import DEFAULT_REGISTRATION, DISPLACEMENT_TAG, Choice, register
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.tasks.readers import (
     block_means,
@@ -116,7 +116,9 @@ def score(options: ScoreOptions, stack: ExitStack) -> Measured:
     scene = stack.enter_context(open_scene(options.pan, options.ms, options.scene))
     if options.geometry == "toolbox":
         return _at_full_resolution(options, fused, scene, "none, MS lies as published patches have it")
-    scene, registration = register(scene, options.registration)
+    # Where a product's PAN was moved to MS, it shows what that shows; others lie where PAN lies.
+    moved = DISPLACEMENT_TAG in read_finished(options.fused).tags
+    scene, registration = register(scene, options.registration, moved)
     return _at_full_resolution(options, fused, scene, registration.text)
 
 

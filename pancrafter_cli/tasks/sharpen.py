@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pancrafter_cli.errors import OutOfMemory
 from pancrafter_cli.geometry.tiling import Tiling
-from pancrafter_cli.raster.displacement import measure_displacement
 from pancrafter_cli.raster.outputs import (
     check_beside,
     confidence_spec,
@@ -84,14 +83,10 @@ def sharpen_scene(
             check_item(options.output, opened.grid, overwrite=options.overwrite)
         _check_room(options, opened, tell)
         hashes = stack.enter_context(hashing(opened.files))
-        scene, registration = register(opened, options.registration)
-        displacement = measure_displacement(scene) if options.local_registration else None
-        if displacement is not None:
-            scene = scene.with_displacement(displacement)
+        scene, registration = register(opened, options.registration, options.local_registration)
         fuser = make_fuser(scene, options.method, runner, sensor=options.sensor, consistency=options.consistency)
         judge = Judge(scene, registration, layer=options.confidence is not None)
-        found = registration.tags | (displacement.tags if displacement is not None else {})
-        run = _Run(options, scene, registration, found, fuser, judge, lambda: input_tags(hashes.result()))
+        run = _Run(options, scene, registration, fuser, judge, lambda: input_tags(hashes.result()))
         total, tiling, tags = run.fitted(runner.spec.config.width if runner is not None else 0, progress, tell)
         after = _finish(options, scene, registration, tags)
         return SharpenResult(
@@ -104,7 +99,6 @@ def sharpen_scene(
             nodata=scene.nodata,
             ratio=scene.ratio,
             registration=registration,
-            displacement=None if displacement is None else (displacement.median, displacement.greatest),
             ms_mtf=scene.statistics.ms_mtf,
             ms_mtf_source=scene.statistics.ms_mtf_source,
             fuser=fuser.facts,
@@ -124,12 +118,11 @@ def sharpen_scene(
 
 @dataclass(frozen=True)
 class _Run:
-    """A scene ready to be sharpened; `found` are tags of its registration, `inputs` waits for those of the files."""
+    """A scene ready to be sharpened; `inputs` waits for the tags of the files."""
 
     options: SharpenOptions
     scene: Scene
     registration: Registration
-    found: dict[str, str]
     fuser: Fuser
     judge: Judge
     inputs: Callable[[], dict[str, str]]
@@ -162,7 +155,7 @@ class _Run:
         """Write the product and its confidence layer."""
         options, scene = self.options, self.scene
         facts = run_facts(self.fuser.facts, scene, tiling, self.registration, options)
-        tags = method_tags(self.fuser.facts, scene, tiling.tile, tiling.halo) | self.found
+        tags = method_tags(self.fuser.facts, scene, tiling.tile, tiling.halo) | self.registration.tags
         tags |= sensor_tags(options.sensor, scene) | request_tags(options) | command_tags(options.command)
         with product_writers(
             options.output,

@@ -33,7 +33,7 @@ class SharpenOptions:
     the run is expected to need; halo "full" is all that can change a pixel. consistency: back-projections onto MS,
     by default 2 for the network and none for classical methods. registration: "auto" measures how far MS lies off
     PAN and corrects it, "off" does not, (x, y) are MS pixels by which MS content lies further right and down.
-    local_registration: PAN is moved besides, from place to place, to where MS shows the same.
+    local_registration: PAN is moved besides, from place to place, to where MS shows the same; by default with "auto".
     ratio, ms_origin: for files without georeferencing. nodata: DN in place of what the files declare, or "auto" to find
     undeclared collars. band_names: of bands that their files do not name. dem: heights for files with RPCs.
     confidence: where to write the confidence layer, None for nowhere. score: measure HQNR and its parts on the product.
@@ -57,7 +57,7 @@ class SharpenOptions:
     sensor: str | None = None
     ms_mtf: float | None = None
     registration: Choice = DEFAULT_REGISTRATION
-    local_registration: bool = False
+    local_registration: bool | None = None
     ratio: float | None = None
     ms_origin: tuple[float, float] | None = None
     nodata: Nodata | None = None
@@ -75,12 +75,11 @@ class SharpenOptions:
 class SharpenResult:
     """What was written and how: sizes in pixels, `seconds` of wall time, `valid` the share of pixels with data.
 
-    layout: what kind of product the files were taken for. displacement: median and greatest length, in MS pixels, by
-    which PAN was moved from place to place, None where that was not asked for. ms_mtf: as asked for, as measured, or
-    assumed. drifting: share of the MS pixels from which the product, degraded, differs by more than 5 %; disagreeing:
-    share of those where PAN is not what MS predicts, as under clouds that only one has seen. scores: full-resolution
-    indices by name, empty if not asked for; notices: what else was said on the way, as that an unfinished run was gone
-    on with; warnings: what could not be done.
+    layout: what kind of product the files were taken for. ms_mtf: as asked for, as measured, or assumed. drifting:
+    share of the MS pixels from which the product, degraded, differs by more than 5 %; disagreeing: share of those where
+    PAN is not what MS predicts, as under clouds that only one has seen. scores: full-resolution indices by name, empty
+    if not asked for; notices: what else was said on the way, as that an unfinished run was gone on with; warnings: what
+    could not be done.
     """
 
     output: Path
@@ -92,7 +91,6 @@ class SharpenResult:
     nodata: float | None
     ratio: float
     registration: Registration
-    displacement: tuple[float, float] | None
     ms_mtf: float
     ms_mtf_source: MtfSource
     fuser: FuserFacts

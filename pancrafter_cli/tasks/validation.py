@@ -119,6 +119,7 @@ def _prepare(folder: Path, matched: bool) -> Exam:
     with TemporaryDirectory() as work:
         pan, ms, _ = write_pair(pair, Path(work))
         with open_scene(pan, [ms], SceneOptions(ms_mtf=mtf.ms_mean)) as reduced:
+            reduced, _ = register(reduced, "off", local=True)
             images = read_inputs(reduced, (0, height), (0, width), matched=matched).images
             own_scale = reduced.statistics.scale
     factor = REFLECTANCE_FACTOR if looks_scaled(pair.truth) else 1.0
