@@ -275,6 +275,7 @@ def test_windows_that_disagree_are_refused(tmp_path: Path) -> None:
     with write_scene(tmp_path, pair) as scene, pytest.raises(GeometryError, match=r"elsewhere.*spread") as refused:
         register(scene)
     assert "--registration off" in refused.value.hint
+    assert "--local-registration" in refused.value.hint
     facts = inspect_scene(tmp_path / "pan.tif", (tmp_path / "ms.tif",), displacement=True)
     assert facts.shift.outcome == "disagreeing"
     assert facts.displacement is not None

@@ -131,49 +131,56 @@ def peak(surface: FloatArray) -> tuple[float, float]:
 def part_shifts(pan: FloatArray, ms: FloatArray, part: int, step: int) -> FloatArray:
     """`correlation_shifts` of parts of an image, `step` pixels apart and `part` a side: (rows, cols, 3).
 
-    pan, ms: detail on one grid (C, h, w). Every pixel lies in a part; what its last parts lack is taken for no detail.
+    pan, ms: detail on one grid, of PAN (C, h + 4, w + 4) with NEAR pixels more on every side than MS (C, h, w). Every
+    pixel of MS lies in a part; what its last parts lack is taken for no detail.
     """
     counts = [max(1, math.ceil(size / step) - 1) for size in ms.shape[1:]]
     room = [(0, 0), *((0, (n - 1) * step + part - size) for n, size in zip(counts, ms.shape[1:], strict=True))]
 
-    def parts(image: FloatArray) -> FloatArray:
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(image, room), (part, part), axis=(1, 2))
+    def parts(image: FloatArray, side: int) -> FloatArray:
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(image, room), (side, side), axis=(1, 2))
         apart = windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4)
-        return apart.reshape(-1, len(image), part, part)
+        return apart.reshape(-1, len(image), side, side)
 
-    return correlation_shifts(parts(pan), parts(ms)).reshape(*counts, 3)
+    return correlation_shifts(parts(pan, part + 2 * NEAR), parts(ms, part)).reshape(*counts, 3)
 
 
 def correlation_shifts(pan: FloatArray, ms: FloatArray) -> FloatArray:
     """How far MS lies further down and right than PAN in each of N parts, and how well it fits there: (N, 3).
 
-    pan, ms: detail on one grid (N, C, h, w), PAN for every band. The shift is the one at which the squares of the
-    bands' correlations with PAN, where positive, add up to most, to 1/15 pixel and about 2 pixels at most; 0 where no
-    band has any. How well: the mean of these squares. Coarser than `match`, but needs no start and no PAN pixels.
+    pan, ms: detail on one grid, of PAN (N, C, h + 4, w + 4), for every band, with NEAR pixels more on every side than
+    MS (N, C, h, w). The shift is the one at which the squares of the bands' correlations with PAN, where positive, add
+    up to most, to 1/15 pixel and at most 2 pixels; 0 where no band has any. How well: the mean of these squares.
+    Coarser than `match`, but needs no start and no PAN pixels.
     """
     count, bands, height, width = ms.shape
-    # Zeros between the ends, which the transform takes for neighbours.
-    shape = height + NEAR, width + NEAR
-    energy = np.sqrt((pan**2).sum(axis=(2, 3)) * (ms**2).sum(axis=(2, 3)))
-    cross = np.conj(np.fft.rfft2(pan, shape)) * np.fft.rfft2(ms, shape)
-    cross /= np.where(energy > 0, energy, np.inf)[:, :, None, None]
+    shape = height + 2 * NEAR, width + 2 * NEAR
+    # All of MS meets PAN at every shift: were both cut alike, less of them would, and small shifts would seem better.
+    around = np.lib.stride_tricks.sliding_window_view(pan**2, (height, width), axis=(2, 3)).sum(axis=(4, 5))
+    energy = around * (ms**2).sum(axis=(2, 3))[:, :, None, None]
+    least = 1e-9 * np.maximum(energy.max(initial=0.0), np.finfo(float).tiny)
+    cross = np.fft.rfft2(pan) * np.conj(np.fft.rfft2(ms, shape))
     # The half of the spectrum that is left out is the mirror of the other.
     cross[..., 1 : (shape[1] + 1) // 2] *= 2
     waves = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
 
-    def best(spectrum: NDArray[np.complex128], shifts: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        down, right = (np.exp(2j * np.pi * np.outer(shifts, f)) for f in waves)
-        correlations = (down @ spectrum @ right.T).real / math.prod(shape)
-        total = (np.maximum(correlations, 0.0) ** 2).sum(axis=1).reshape(count, -1)
+    def best(y: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Of shifts down (N, n) and right (N, m), those that fit best (N,), and how well."""
+        # MS further down shows what PAN shows further up.
+        turns = [np.exp(2j * np.pi * (NEAR - at)[..., None] * f) for at, f in zip((y, x), waves, strict=True)]
+        products = (turns[0][:, None] @ cross @ turns[1][:, None].swapaxes(-1, -2)).real / math.prod(shape)
+        hats = [np.maximum(0, 1 - np.abs((NEAR - at)[..., None] - np.arange(2 * NEAR + 1))) for at in (y, x)]
+        norm = np.sqrt(np.maximum(hats[0][:, None] @ energy @ hats[1][:, None].swapaxes(-1, -2), least))
+        total = (np.maximum(products / norm, 0.0) ** 2).sum(axis=1).reshape(count, -1)
         found = total.argmax(axis=1)
-        y, x = np.unravel_index(found, (len(shifts), len(shifts)))
-        return shifts[y], shifts[x], total[np.arange(count), found]
+        row, col = np.unravel_index(found, (y.shape[1], x.shape[1]))
+        every = np.arange(count)
+        return y[every, row], x[every, col], total[every, found]
 
-    y, x, fit = best(cross, _COARSE)
-    phase = [np.exp(2j * np.pi * np.outer(at, f)) for at, f in zip((y, x), waves, strict=True)]
-    fine_y, fine_x, fit = best(cross * phase[0][:, None, :, None] * phase[1][:, None, None, :], _FINE)
-    found = np.stack([y + fine_y, x + fine_x, fit / bands], axis=1)
-    return np.where(fit[:, None] > 0, found, 0.0)
+    first = np.broadcast_to(_COARSE, (count, len(_COARSE)))
+    y, x, _ = best(first, first)
+    y, x, fit = best(*(np.clip(at[:, None] + _FINE, -NEAR, NEAR) for at in (y, x)))
+    return np.where(fit[:, None] > 0, np.stack([y, x, fit / bands], axis=1), 0.0)
 
 
 def match(sample: Sample, start: tuple[float, float]) -> WindowShift:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ _MARGIN = 4  # MS pixels around them on which their detail depends
 _LEAST_FIT = 0.09  # of a node that counts: a mean correlation of the bands of 0.3
 _SMOOTH = 0.7  # nodes: sigma of the Gaussian over which shifts are averaged, by how well they fit
 _AROUND = 4.0  # nodes: sigma of the Gaussian over which neighbours are asked whether they agree
+_STRANGE, _NOISE = 3.0, 0.1  # scatters from its neighbours beyond which a shift is wrong; MS pixels they always have
 _SMALLEST = 0.05  # MS pixels that neighbours agree on: less is not worth moving PAN for
 _MOST_PROBED = 64  # blocks of a large scene that are looked at before all are
 _SPLINE_REACH = 12  # PAN pixels beyond which a cubic spline forgets
@@ -72,16 +74,17 @@ def measure_displacement(scene: Measurable) -> Displacement | None:
     top, left, height, width = scene.ms_window_under(0, 0, *scene.grid.shape)
     found = np.zeros((*(max(1, -(-size // _STEP) - 1) for size in (height, width)), 3))
     blocks = list(all_windows(height, width, _BLOCK))
-    probed = blocks[:: _stride(len(blocks), -(-width // _BLOCK))]
-    for part in (probed, [block for block in blocks if block not in set(probed)]):
-        for row, col, tall, wide in part:
+    stride = _stride(len(blocks), -(-width // _BLOCK))
+    for some in (blocks[::stride], [block for n, block in enumerate(blocks) if n % stride]):
+        for row, col, tall, wide in some:
             block = top + row, left + col, tall + _PART - _STEP, wide + _PART - _STEP
             nodes = part_shifts(*_details(scene, block, (top + height, left + width)), _PART, _STEP)
             into = found[row // _STEP :, col // _STEP :][: nodes.shape[0], : nodes.shape[1]]
             into[:] = nodes[: into.shape[0], : into.shape[1]]
-        if not (shifts := _agreed(found)).any():
+        agreed = Displacement(_agreed(found), (top + _PART / 2, left + _PART / 2))
+        if agreed.lengths[1] < _SMALLEST:
             return None
-    return Displacement(shifts, (top + _PART / 2, left + _PART / 2))
+    return agreed
 
 
 def moved_pan(around: Block, inner: tuple[slice, slice], by: FloatArray) -> Block:
@@ -104,18 +107,20 @@ def displacement_reach(ratio: float) -> int:
 
 
 def _details(scene: Measurable, block: Window, end: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
-    """Fine detail of PAN and MS (C, h, w) in a block of MS pixels that is cut at `end`."""
+    """Fine detail of MS (C, h, w) in a block of MS pixels that is cut at `end`, and of PAN NEAR pixels around it."""
     row, col, height, width = block
     bottom, right = min(row + height, end[0]), min(col + width, end[1])
-    y0, x0 = max(0, row - _MARGIN), max(0, col - _MARGIN)
-    window = y0, x0, min(bottom + _MARGIN, end[0]) - y0, min(right + _MARGIN, end[1]) - x0
+    reach = _MARGIN + NEAR
+    y0, x0 = max(0, row - reach), max(0, col - reach)
+    window = y0, x0, min(bottom + reach, end[0]) - y0, min(right + reach, end[1]) - x0
     stored, ms_valid = scene.read_ms(*window)
     bands = np.unique(np.linspace(0, scene.bands - 1, min(scene.bands, _MOST_BANDS)).round().astype(int))
     low, supported = pan_under(scene, window, DEFAULT_MS_GAIN).on_ms(DEFAULT_MS_GAIN)
     use = ms_valid[bands] & supported
-    inner = np.s_[:, row - y0 : bottom - y0, col - x0 : right - x0]
     ms = stored[bands].astype(np.float64)
-    return detail(low - low.mean(), use, FINE)[inner], detail(ms - ms.mean(), use, FINE)[inner]
+    pan = np.pad(detail(low - low.mean(), use, FINE), ((0, 0), (NEAR, NEAR), (NEAR, NEAR)))
+    pan = pan[:, row - y0 : bottom - y0 + 2 * NEAR, col - x0 : right - x0 + 2 * NEAR]
+    return pan, detail(ms - ms.mean(), use, FINE)[:, row - y0 : bottom - y0, col - x0 : right - x0]
 
 
 def _stride(blocks: int, across: int) -> int:
@@ -128,14 +133,30 @@ def _stride(blocks: int, across: int) -> int:
 
 def _agreed(found: FloatArray) -> FloatArray:
     """The shifts (rows, cols, 2) that neighbours agree on, of shifts and fits (rows, cols, 3)."""
-    fit = np.where((found[..., 2] >= _LEAST_FIT) & (np.abs(found[..., :2]).max(axis=-1) < NEAR), found[..., 2], 0.0)
+    shifts, fit = found[..., :2], found[..., 2]
+    fit = np.where((fit >= _LEAST_FIT) & (np.abs(shifts).max(axis=-1) < NEAR), fit, 0.0)
+    fit = np.where(_outlying(shifts, fit), 0.0, fit)
     weight = _near(fit, _SMOOTH)
-    sums = np.stack([_near(found[..., k] * fit, _SMOOTH) for k in (0, 1)], axis=-1)
+    sums = np.stack([_near(shifts[..., k] * fit, _SMOOTH) for k in (0, 1)], axis=-1)
     known = weight > _LEAST_FIT / 100
-    shifts = np.where(known[..., None], sums / np.where(known, weight, 1.0)[..., None], 0.0)
-    agreed = _common_power(found[..., :2], fit)
+    mean = np.where(known[..., None], sums / np.where(known, weight, 1.0)[..., None], 0.0)
+    agreed = _common_power(shifts, fit)
     # What is hardly more than chance hardly counts.
-    return shifts * np.maximum(0.0, 1 - _SMALLEST**2 / np.maximum(agreed, _SMALLEST**2))[..., None]
+    return mean * np.maximum(0.0, 1 - _SMALLEST**2 / np.maximum(agreed, _SMALLEST**2))[..., None]
+
+
+def _outlying(shifts: FloatArray, fit: FloatArray) -> NDArray[np.bool_]:
+    """Which shifts are nothing like their neighbours': the normalised median test (Westerweel and Scarano 2005)."""
+    known = np.where((fit > 0)[..., None], shifts, np.nan).astype(np.float32)
+    padded = np.pad(known, ((1, 1), (1, 1), (0, 0)), constant_values=np.nan)
+    rows, cols = fit.shape
+    around = np.stack([padded[y : y + rows, x : x + cols] for y in range(3) for x in range(3) if (y, x) != (1, 1)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a shift without neighbours is nothing to doubt
+        middle = np.nanmedian(around, axis=0)
+        scatter = np.nanmedian(np.abs(around - middle), axis=0)
+    strange: NDArray[np.bool_] = (np.abs(known - middle) > _STRANGE * (scatter + _NOISE)).any(axis=-1)
+    return strange
 
 
 def _common_power(shifts: FloatArray, fit: FloatArray) -> FloatArray:
@@ -157,5 +178,5 @@ def _common_power(shifts: FloatArray, fit: FloatArray) -> FloatArray:
 
 def _near(values: FloatArray, sigma: float) -> FloatArray:
     """The Gaussian mean around each node."""
-    mean: FloatArray = ndimage.gaussian_filter(values, sigma, mode="nearest")
+    mean: FloatArray = ndimage.gaussian_filter(values, sigma, mode="constant")
     return mean

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN
 from pancrafter_cli.geometry.inputs import COARSE, FINE, detail
-from pancrafter_cli.geometry.matching import part_shifts
+from pancrafter_cli.geometry.matching import NEAR, part_shifts
 from pancrafter_cli.raster.displacement import Displacement
 from pancrafter_cli.raster.measurable import Measurable, PanUnder, pan_under
 from pancrafter_cli.raster.windows import Window
@@ -80,7 +80,7 @@ def _matched(pan: PanUnder, low: FloatArray, ms: FloatArray) -> PanUnder:
 
     They are matched part by part, and between the middles of the parts the displacement is interpolated.
     """
-    shifts = part_shifts(low, ms, _PART, _STEP)[..., :2]
+    shifts = part_shifts(np.pad(low, ((0, 0), (NEAR, NEAR), (NEAR, NEAR))), ms, _PART, _STEP)[..., :2]
     row, col = pan.window[:2]
     displacement = Displacement(shifts, (row + _PART / 2, col + _PART / 2), _STEP)
     spans = [(first, first + size) for first, size in zip(pan.first, pan.pan.shape[1:], strict=True)]

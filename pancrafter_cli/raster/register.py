@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pancrafter_cli.errors import GeometryError, UsageError
-from pancrafter_cli.geometry.matching import SEARCH
+from pancrafter_cli.geometry.matching import NEAR, SEARCH
 from pancrafter_cli.geometry.registration import Shift, summarise, window_shifts
 from pancrafter_cli.raster.displacement import measure_displacement
 from pancrafter_cli.raster.scene import Scene
@@ -199,10 +199,12 @@ def _refusal(shift: Registration) -> GeometryError:
     numbers = f"{shift.dx:+.2f}, {shift.dy:+.2f} MS pixels (x, y)"
     if shift.outcome == "too far":
         found = f"MS lies {numbers} from where its georeferencing puts it on PAN, more than {LARGEST_SHIFT:g}"
+        besides = ""
     else:
         found = f"MS lies elsewhere on PAN in every part of the scene; on the whole {numbers}"
+        besides = f" --local-registration, which follows up to {NEAR} MS pixels from place to place"
     return GeometryError(
         f"{found} ({shift.certainty})",
         "check that PAN and MS belong together; then correct it with "
-        f"--registration={shift.dx:.2f},{shift.dy:.2f}, or trust the georeferencing with --registration off",
+        f"--registration={shift.dx:.2f},{shift.dy:.2f}{besides}, or trust the georeferencing with --registration off",
     )
