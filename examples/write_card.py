@@ -9,6 +9,7 @@ brief: ERGAS and SAM on the scenes that the weights never saw
 scores: reduced resolution, the model beside `exp` and the best classical method of each scene
 full: the same at full resolution
 moved: ERGAS with MS moved against PAN (`--shift`), without and with registration
+local: ERGAS on the unseen scenes without local registration (reports with `--no-local-registration`) and with it
 consistency: ERGAS and D_S after 0, 1, 2 and 5 back-projections (`--consistency 0,1,2,5`)
 """
 
@@ -135,6 +136,33 @@ def moved_table(curve: dict[tuple[str, str, str], float]) -> str:
     return table(["method", *columns], lines)
 
 
+def local_table(still: Rows, rows: Rows, saw: list[str]) -> str:
+    """ERGAS of the model and of the best classical method without local registration and with it, and mean ratios."""
+    lines, numbers = [], []
+    for scene, of in rows.items():
+        if not counts(scene, saw) or scene not in still:
+            continue
+        found = [
+            f(each) for each in (still[scene], of) for f in (best_classical, lambda each: each["network"]["ergas"])
+        ]
+        lines.append([scene, *(f"{value:.3f}" for value in found)])
+        numbers.append(found)
+    if not numbers:
+        return ""
+    theirs, ours, theirs_moved, ours_moved = np.array(numbers).T
+    head = ["scene", "best classical", "network", "best classical, PAN moved", "network, PAN moved"]
+    return f"""{table(head, lines)}
+
+With it the network's ERGAS is {np.mean(ours_moved / theirs_moved):.3f} of that of the best classical method with it on
+average, and {np.mean(ours_moved / theirs):.3f} of that of the best one without it. Without it for both it is
+{np.mean(ours / theirs):.3f}."""
+
+
+def best_classical(of: dict[str, Scores]) -> float:
+    """The lowest ERGAS of the classical methods."""
+    return min(of[name]["ergas"] for name in CLASSICAL)
+
+
 def consistency_table(rows: dict[str, tuple[list[float], list[float]]]) -> str:
     """ERGAS and D_S of the model by the number of back-projections."""
     lines = [[scene, *(f"{value:.3f}" for value in (*ergas, *d_s))] for scene, (ergas, d_s) in rows.items()]
@@ -172,24 +200,31 @@ def main() -> None:
     parser.add_argument("reports", nargs="+", type=Path)
     parser.add_argument("--saw", nargs="*", default=[], help="scenes that the weights saw, as patterns")
     options = parser.parse_args()
-    protocols: dict[str, Rows] = {"reduced": defaultdict(dict), "full": defaultdict(dict)}
+    protocols: dict[str, Rows] = {
+        name: defaultdict(dict) for name in ("reduced", "full", "still reduced", "still full")
+    }
     curve: dict[tuple[str, str, str], float] = {}
     for report in options.reports:
         found = json.loads((report / "eval.json").read_text())
         models = {row["method"].partition("/")[0] for row in found["rows"]} - {"exp", *CLASSICAL}
         if len(models) > 1:
             parser.error(f"{report}: is of several models, {', '.join(sorted(models))}; a card is of one")
+        still = "still " if found.get("settings", {}).get("local registration") == "none" else ""
         for row in found["curve"]:
             column = f"{row['registration']}: {row['shift']:g}"
             curve[row["scene"], method_of(row), column] = row["scores"]["ergas"]
         for row in found["rows"]:
-            protocols[row["protocol"]][row["scene"]][method_of(row)] = row["scores"]
+            protocols[still + row["protocol"]][row["scene"]][method_of(row)] = row["scores"]
     reduced, full = protocols["reduced"], protocols["full"]
     tables = {
         "brief": (complete(reduced), lambda rows: brief_table(rows, options.saw)),
         "scores": (complete(reduced), lambda rows: scores_table(rows, options.saw)),
         "full": (complete(full), lambda rows: full_table(rows, options.saw)),
         "moved": (curve, moved_table),
+        "local": (
+            complete(protocols["still reduced"]),
+            lambda still: local_table(still, complete(reduced), options.saw),
+        ),
         "consistency": (stepped(reduced, full), consistency_table),
     }
     card = options.card.read_text()

@@ -17,15 +17,20 @@ def row(scene: str, method: str, ergas: float, **more: Any) -> dict[str, Any]:
     return {"scene": scene, "protocol": "reduced", "method": method, "scores": scores, **more}
 
 
-def scene(name: str, ours: float) -> list[dict[str, Any]]:
-    """`exp` has an ERGAS of 4, the classical methods 2 to 3, the model `ours`."""
-    classical = [row(name, method, 2 + k / 4) for k, method in enumerate(CLASSICAL)]
+def scene(name: str, ours: float, best: float = 2.0) -> list[dict[str, Any]]:
+    """`exp` has an ERGAS of 4, the classical methods `best` to 1 more, the model `ours`."""
+    classical = [row(name, method, best + k / 4) for k, method in enumerate(CLASSICAL)]
     return [row(name, "exp", 4.0), *classical, row(name, "mine", ours)]
 
 
-def write(folder: Path, rows: list[dict[str, Any]], curve: list[dict[str, Any]] | None = None) -> Path:
+def write(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    curve: list[dict[str, Any]] | None = None,
+    settings: dict[str, str] | None = None,
+) -> Path:
     folder.mkdir()
-    (folder / "eval.json").write_text(json.dumps({"rows": rows, "curve": curve or []}))
+    (folder / "eval.json").write_text(json.dumps({"rows": rows, "curve": curve or [], "settings": settings or {}}))
     return folder
 
 
@@ -47,6 +52,20 @@ def test_tables_stand_between_their_marks_and_nothing_else_changes(tmp_path: Pat
     assert "| seen-1 | yes | 4.000 / 4.000 / 0.2500 | brovey 2.000 / 2.000 / 0.5000 | 3.000 /" in text
     assert "Mean ratio over the 2 unseen scenes" in text
     assert ": 0.625; 2 below 1, 2 below 0.92" in text
+
+
+def test_what_local_registration_gains(tmp_path: Path) -> None:
+    card = tmp_path / "card.md"
+    card.write_text("<!-- local -->\n<!-- /local -->\n<!-- scores -->\n<!-- /scores -->\n")
+    still = write(
+        tmp_path / "still", scene("a", 1.5, 3.0) + scene("seen", 9.0), settings={"local registration": "none"}
+    )
+    assert run(card, still, write(tmp_path / "r", scene("a", 1.0) + scene("seen", 9.0)), saw=("seen",)).returncode == 0
+    text = card.read_text()
+    assert "| a | 3.000 | 1.500 | 2.000 | 1.000 |" in text
+    assert "is 0.500 of that" in text
+    assert "and 0.333 of that of the best one without it. Without it for both it is\n0.500." in text
+    assert "| a | no | 4.000 / 4.000 / 0.2500 | brovey 2.000 / 2.000 / 0.5000 | 1.000 /" in text
 
 
 def test_means_are_over_scenes_that_all_methods_have(tmp_path: Path) -> None:
