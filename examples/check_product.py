@@ -18,7 +18,6 @@ import rasterio
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights
 from pancrafter_cli.geometry.grid import overlap
 from pancrafter_cli.geometry.resample import apply_weights
-from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import SceneOptions, open_scene
 
 
@@ -37,7 +36,8 @@ def main() -> None:
         rasterio.open(options.product) as product,
     ):
         # Where sharpen found MS to lie, which is where it put it.
-        scene, _ = register(opened)
+        dx, dy = (float(text) for text in product.tags().get("PANCRAFTER_SHIFT", "0,0").split(","))
+        scene = opened.with_shift(dx, dy)
         image = product.read().astype(np.float64)
         stored = product.read_masks() > 0
         valid = scene.valid(0, 0, *scene.grid.shape)

@@ -14,6 +14,8 @@ from pancrafter_cli.tasks.tiles import DEFAULT_HALO
 from pancrafter_cli.zoo import DEFAULT_MODEL, SUMS_FILE, list_models, models_dir
 from tests.pairs import write_pair
 
+COMMANDS = ["sharpen", "batch", "inspect", "score", "eval", "models", "train", "export", "bench", "demo"]
+
 
 def pancrafter(*args: object) -> subprocess.CompletedProcess[str]:
     code = "from pancrafter_cli.cli.main import run; run()"
@@ -30,7 +32,7 @@ def test_help_names_every_command_and_loads_no_heavy_library() -> None:
         "except SystemExit: print('loaded', sorted({'torch', 'rasterio', 'numpy'} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert all(name in out for name in ("sharpen", "train", "inspect", "models", "demo"))
+    assert all(f" {name} " in out for name in COMMANDS)
     assert out.strip().endswith("loaded []")
 
 
@@ -39,7 +41,7 @@ def test_defaults_shown_are_those_that_apply() -> None:
     assert shown == (NETWORK, DEFAULT_MODEL, DEFAULT_HALO)
 
 
-@pytest.mark.parametrize("name", ["sharpen", "batch", "train", "inspect", "models", "demo"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_shows_examples(name: str) -> None:
     assert f"pancrafter {name}" in pancrafter(name, "--help").stdout
 

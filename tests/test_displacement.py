@@ -16,6 +16,7 @@ from scipy import ndimage
 from pancrafter_cli import sharpen
 from pancrafter_cli.geometry.matching import correlation_shifts, part_shifts
 from pancrafter_cli.raster import displacement
+from pancrafter_cli.raster import scene as scene_module
 from pancrafter_cli.raster.displacement import Displacement, measure_displacement
 from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import Scene, open_scene
@@ -216,6 +217,28 @@ def test_nodata_stays_where_it_is(tmp_path: Path) -> None:
         hole = file.read_masks(1) == 0
     assert hole[100:180, 200:280].all()
     assert hole.sum() == 80 * 80
+
+
+def test_many_pixels_are_moved_in_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pair(tmp_path, seed=3, pan_size=SIZE, ratio=RATIO, bands=2)
+    shifts = np.random.default_rng(1).uniform(-1.4, 1.4, (16, 16, 2))
+    with lying(tmp_path) as scene:
+        moved = scene.with_displacement(Displacement(shifts, (8.0, 8.0)))
+        whole = moved.read_pan(3, 5, 400, 500)
+        monkeypatch.setattr(scene_module, "_MOVED_AT_ONCE", 500 * 70)
+        parts = moved.read_pan(3, 5, 400, 500)
+    np.testing.assert_allclose(parts[0], whole[0], atol=0.05)
+    assert parts[1].all()
+
+
+def test_what_is_left_is_what_makes_confidence_fall(tmp_path: Path) -> None:
+    write_pair(tmp_path, seed=3, pan_size=SIZE, ratio=RATIO, bands=4)
+    displace(tmp_path / "pan.tif", 0.4)
+    with lying(tmp_path) as scene:
+        still, found = (register(scene, local=local)[1] for local in (False, True))
+    assert still.uncertainty == still.spread == found.spread
+    assert found.uncertainty < 0.5 * still.uncertainty
+    assert f"spread then {found.left:.2f}" in found.text
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20)

@@ -6,6 +6,7 @@ import json
 import math
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -399,12 +400,27 @@ def test_bad_evaluations_are_refused(scene: Path, options: dict[str, object], fo
 
 
 def test_the_toolbox_geometry_refuses_scenes_with_their_own_grid(scene: Path) -> None:
-    with rasterio.open(scene / "ms.tif") as file:
-        image, facts = file.read(), FileFacts(transform=file.transform)
-    write_tif(scene / "ms.tif", image[:, :60], facts)
-    options = ScoreOptions(scene / "truth.tif", pan=scene / "pan.tif", ms=(scene / "ms.tif",), geometry="toolbox")
-    with pytest.raises((GeometryError, MetricError)):
+    for name, part in (("pan", "pan"), ("truth", "product")):
+        with rasterio.open(scene / f"{name}.tif") as file:
+            image, facts = file.read(), FileFacts(transform=file.transform)
+        write_tif(scene / f"{part}.tif", image[:, :-6], facts)
+    options = ScoreOptions(scene / "product.tif", pan=scene / "pan.tif", ms=(scene / "ms.tif",), geometry="toolbox")
+    with pytest.raises(GeometryError, match="toolbox geometry needs"):
         scored(options)
+
+
+@pytest.mark.parametrize(
+    ("given", "flag"),
+    [
+        ({"geometry": "toolbox"}, "--geometry"),
+        ({"registration": "off"}, "--registration"),
+        ({"scene": SceneOptions(nodata=0.0)}, "--nodata"),
+        ({"scene": SceneOptions(ms_origin=(0.0, 0.0))}, "--ms-origin"),
+    ],
+)
+def test_a_reference_needs_nothing_that_says_how_ms_lies(scene: Path, given: dict[str, Any], flag: str) -> None:
+    with pytest.raises(UsageError, match=f"{flag}: nothing to do beside a reference"):
+        scored(ScoreOptions(scene / "truth.tif", reference=scene / "truth.tif", **given))
 
 
 def test_the_eval_command_writes_its_report(scene: Path) -> None:

@@ -43,7 +43,7 @@ class Registration:
     windows scatter around it (infinite where nothing was measured); windows: how many were matched of those `looked`
     at; applied: whether the scene was corrected by dx, dy; mode: what was asked for. `textured`: whether there was
     detail to match. displacement: median and greatest length, in MS pixels, by which PAN was moved besides, from place
-    to place; None where it was not.
+    to place, None where it was not; left: the spread of the windows after that, measured anew.
     """
 
     dx: float
@@ -56,6 +56,12 @@ class Registration:
     outcome: Outcome
     textured: bool = False
     displacement: tuple[float, float] | None = None
+    left: float = math.inf
+
+    @property
+    def uncertainty(self) -> float:
+        """How far off PAN may still lie here and there, in MS pixels; infinite where nothing was measured."""
+        return self.spread if self.displacement is None else self.left
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -85,7 +91,8 @@ class Registration:
         if self.displacement is None:
             return ""
         median, greatest = self.displacement
-        return f"; besides, from place to place, by {median:.2f} in the median and at most {greatest:.2f}"
+        left = f", spread then {self.left:.2f}" if math.isfinite(self.left) else ""
+        return f"; besides, from place to place, by {median:.2f} in the median and at most {greatest:.2f}{left}"
 
     @property
     def certainty(self) -> str:
@@ -124,7 +131,8 @@ def register_locally(scene: Scene, found: Registration, local: bool | None = Non
     displacement = measure_displacement(scene) if (measured if local is None else local) else None
     if displacement is None:
         return scene, found
-    return scene.with_displacement(displacement), replace(found, displacement=displacement.lengths)
+    moved = scene.with_displacement(displacement)
+    return moved, replace(found, displacement=displacement.lengths, left=summarise(window_shifts(moved)).spread)
 
 
 def _register_as_a_whole(scene: Scene, choice: Choice) -> tuple[Scene, Registration]:

@@ -23,10 +23,12 @@ from pancrafter_cli.raster.inputs import Block, RasterFile, open_raster
 from pancrafter_cli.raster.spec import OutputSpec, as_dtype
 from pancrafter_cli.raster.stack import BandStack
 from pancrafter_cli.raster.statistics import SceneStatistics, measure
+from pancrafter_cli.raster.windows import window_of
 
 __all__ = ["Scene", "SceneOptions", "SceneStatistics", "open_scene"]
 
 NO_OPTIONS = SceneOptions()
+_MOVED_AT_ONCE, _LEAST_ROWS = 2**20, 64  # PAN pixels that are moved at a time, and rows of them
 
 
 class Scene:
@@ -136,17 +138,26 @@ class Scene:
         _check_inside(row, col, height, width, self.grid)
         if self._displacement is None:
             return self._stored_pan(row, col, height, width)
-        by = self._displacement.at(self.ms_map, (row, row + height), (col, col + width))
+        # Where each pixel comes from takes many times the memory of the pixel.
+        step = max(_LEAST_ROWS, _MOVED_AT_ONCE // width)
+        strips = [
+            self._moved_pan(self._displacement, (start, min(start + step, row + height)), (col, col + width))
+            for start in range(row, row + height, step)
+        ]
+        pan, valid = (np.concatenate(parts, axis=1) for parts in zip(*strips, strict=True))
+        return pan, valid
+
+    def _moved_pan(self, displacement: Displacement, rows: tuple[int, int], cols: tuple[int, int]) -> Block:
+        by = displacement.at(self.ms_map, rows, cols)
         if not by.any():
-            return self._stored_pan(row, col, height, width)
+            return self._stored_pan(*window_of(rows, cols))
         reach = displacement_reach(self.ratio)
-        rows, cols = (
-            (max(0, start - reach), min(end, start + size + reach))
-            for start, size, end in ((row, height, self.grid.height), (col, width, self.grid.width))
-        )
-        around = self._stored_pan(rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0])
-        inner = slice(row - rows[0], row - rows[0] + height), slice(col - cols[0], col - cols[0] + width)
-        return moved_pan(around, inner, by)
+        around = [
+            (max(0, start - reach), min(end, stop + reach))
+            for (start, stop), end in zip((rows, cols), self.grid.shape, strict=True)
+        ]
+        inner = tuple(slice(a - first, b - first) for (a, b), (first, _) in zip((rows, cols), around, strict=True))
+        return moved_pan(self._stored_pan(*window_of(*around)), (inner[0], inner[1]), by)
 
     def _stored_pan(self, row: int, col: int, height: int, width: int) -> Block:
         with self._lock:

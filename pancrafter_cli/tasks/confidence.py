@@ -23,6 +23,7 @@ from pancrafter_cli.geometry.confidence import (
 from pancrafter_cli.geometry.consistency import DRIFT_TOLERANCE, degraded, plan_consistency
 from pancrafter_cli.geometry.degrade import degrade_reach
 from pancrafter_cli.geometry.grid import AxisMap, overlap
+from pancrafter_cli.geometry.registration import MAX_SPREAD
 from pancrafter_cli.geometry.resample import CUBIC_SUPPORT
 from pancrafter_cli.geometry.sensors import sensor_from_metadata, sensor_mtf
 from pancrafter_cli.raster.register import Registration
@@ -37,7 +38,6 @@ Window = tuple[Mask, Callable[[Float32, Span, Span], "Judgement"]]
 _WINDOW, _MOST_WINDOWS = 32, 100  # MS pixels; what the scene-wide numbers are taken from
 _MARGIN = 2  # MS pixels at a window's border that draw on PAN beyond it
 _SUPPORTED = 0.999  # share of an MS pixel's weight that must fall on valid pixels
-_LARGEST_SPREAD = 0.5  # MS pixels; registration refuses more
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Judge:
 
     def __init__(self, scene: Scene, registration: Registration, *, layer: bool) -> None:
         self._scene, self._layer = scene, layer
-        self._spread = min(registration.spread, _LARGEST_SPREAD) if math.isfinite(registration.spread) else 0.0
+        spread = registration.uncertainty
+        self._spread = min(spread, MAX_SPREAD) if math.isfinite(spread) else 0.0
         down = degrade_reach(scene.ratio, scene.statistics.ms_mtf)
         # MS is brought up, what differs down, looked at in 3 x 3 pixels, and brought up; without the layer, down only.
         up = (2 * (CUBIC_SUPPORT + 0.5) + 1) * scene.ratio if layer else scene.ratio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def draw_before_after(folder: Path, sharpened: Path) -> DemoResult:
     """Draw before-after.png beside a result of the demo scene: MS as delivered, PAN, and the result.
 
     Scores MS brought to the PAN grid by pixel repetition and the result against the reference.
-    Raises RasterError when the result is not of this scene.
+    Raises RasterError when the result is not of this scene, and OutputError when the picture cannot be written.
     """
     reference, ms, pan, sharp = (
         read_array(path) for path in (folder / "reference.tif", folder / "ms.tif", folder / "pan.tif", sharpened)
@@ -118,7 +119,16 @@ def _draw(path: Path, coarse: NDArray[np.float32], pan: NDArray[np.float32], sha
     ]
     gap = np.full((side, 4, 3), 255, dtype=np.uint8)
     strip = np.concatenate([panels[0], gap, panels[1], gap, panels[2]], axis=1)
-    Image.fromarray(strip.repeat(2, axis=0).repeat(2, axis=1)).save(path, optimize=True)
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        Image.fromarray(strip.repeat(2, axis=0).repeat(2, axis=1)).save(unfinished, format="png", optimize=True)
+        unfinished.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror})", "make room, or choose another folder"
+        ) from error
 
 
 def _busiest(pan: NDArray[np.float32], side: int) -> tuple[int, int]:

@@ -29,6 +29,7 @@ from pancrafter_cli.tasks.sharpen import sharpen_scene
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 
 REFLECTANCE_FACTOR = 10_000.0  # what reflectance is stored with when it is stored in whole numbers
+_LOOK = 256  # MS pixels a side from the middle, to see what numbers a scene holds
 Files = tuple[Path, Path, Path | None]
 
 
@@ -67,7 +68,8 @@ def cases(path: Path, options: EvalOptions) -> Iterator[Case]:
                 pair = reduce_scene(scene, path.name, mtf.ms, options.size)
             yield _case(pair.truth if pair.truth is not None else pair.ms, path.name, REDUCED, mtf, pair=pair)
         if FULL in options.protocols:
-            looks = scene.read_ms(0, 0, *(min(256, n) for n in scene.ms_grid.shape))
+            (row, height), (col, width) = (((n - min(_LOOK, n)) // 2, min(_LOOK, n)) for n in scene.ms_grid.shape)
+            looks = scene.read_ms(row, col, height, width)
             yield _case(looks[0][looks[1]], path.name, FULL, mtf, folder=path)
 
 

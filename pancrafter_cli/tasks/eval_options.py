@@ -155,13 +155,21 @@ def check(options: EvalOptions) -> None:
 
 def settings(options: EvalOptions) -> dict[str, str]:
     """What the numbers depend on, for people."""
+    published = sum(options.geometry == "toolbox" or path.suffix in H5_SUFFIXES for path in options.scenes)
+    local = "of all methods" if locally(options.registration, options.local_registration) else "none"
+    registration, geometry = str(options.registration), "pixels are areas"
+    if published == len(options.scenes):
+        registration, local, geometry = "none", "none", "MS samples at 4k + 2"
+    elif published:
+        registration, geometry = f"{registration}, h5 none", f"{geometry}, h5: MS samples at 4k + 2"
+        local += ", h5 none" if local != "none" else ""
     return {
         "scenes": str(len(options.scenes)),
         "protocols": ", ".join(options.protocols),
-        "local registration": "of all methods" if locally(options.registration, options.local_registration) else "none",
-        "geometry": "pixels are areas" if options.geometry == "area" else "MS samples at 4k + 2",
+        "local registration": local,
+        "geometry": geometry,
         "MTF": options.sensor or "of the sensor the metadata name, else generic (0.30, PAN 0.15)",
-        "registration": str(options.registration),
+        "registration": registration,
         "border left out": str(options.cut),
         "blocks": "32 x 32 pixels",
         EXP: "MS brought to the PAN grid, nothing sharpened",

@@ -23,8 +23,8 @@ from pancrafter_cli.raster.register import Registration, judge, register_locally
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.raster.statistics import MtfSource
 from pancrafter_cli.tasks.fusers import check_ratio
-from pancrafter_cli.tasks.memory import estimate_memory
-from pancrafter_cli.tasks.tiles import DEFAULT_BLEND, DEFAULT_HALO, DEFAULT_TILE
+from pancrafter_cli.tasks.memory import estimate_memory, pick_tile
+from pancrafter_cli.tasks.tiles import DEFAULT_BLEND, DEFAULT_HALO
 from pancrafter_cli.zoo import DEFAULT_MODEL, read_spec, resolve
 
 _LOOKS = 4  # windows per axis in which the correlation is measured
@@ -94,7 +94,12 @@ def inspect_scene(
     with open_scene(product.pan, product.ms, options) as scene:
         spec = read_spec(resolve(DEFAULT_MODEL))
         check_ratio(scene, spec)
-        tiling = Tiling(DEFAULT_TILE, DEFAULT_HALO, DEFAULT_BLEND)
+
+        def memory(tile: int) -> int:
+            return estimate_memory(spec.config.width, tile + DEFAULT_BLEND + 2 * DEFAULT_HALO, scene.bands)
+
+        tile = pick_tile(memory, None, None)
+        tiling = Tiling(tile, DEFAULT_HALO, DEFAULT_BLEND)
         windows = window_shifts(scene)
         shift = judge(summarise(windows))
         registered = scene.with_shift(shift.dx, shift.dy) if shift.applied else scene
@@ -118,9 +123,9 @@ def inspect_scene(
             output_shape=scene.grid.shape,
             overlap=rows * cols / (scene.pan_grid.width * scene.pan_grid.height),
             nodata=scene.nodata,
-            valid=scene.statistics.valid_fraction,
+            valid=registered.statistics.valid_fraction,
             sensor=product.sensor or sensor_from_metadata(scene.metadata),
-            scale=scene.statistics.scale,
+            scale=registered.statistics.scale,
             ms_mtf=registered.statistics.ms_mtf,
             ms_mtf_source=registered.statistics.ms_mtf_source,
             correlation=_correlation(registered),
@@ -128,11 +133,9 @@ def inspect_scene(
             displacement=tuple(windows) if displacement else None,
             model=spec.name,
             passes=len(band_groups(scene.bands, spec.bands)),
-            tile=DEFAULT_TILE,
+            tile=tile,
             tiles=tiling.count(scene.grid.shape),
-            memory_bytes=estimate_memory(
-                spec.config.width, DEFAULT_TILE + DEFAULT_BLEND + 2 * DEFAULT_HALO, scene.bands
-            ),
+            memory_bytes=memory(tile),
             notices=scene.notices,
         )
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from pancrafter_cli.errors import OutputError
+from pancrafter_cli.tasks.checkpoint import written_whole
 from pancrafter_cli.tasks.validation import Report
 
 if TYPE_CHECKING:
@@ -84,17 +85,21 @@ def _append(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Keep the rows of a CSV file up to a step."""
-    if not path.exists():
-        return
+    """Keep the rows of a CSV file up to a step; what a kill left of one without rows is as good as none."""
     try:
         with path.open(newline="") as file:
             head, *rows = csv.reader(file)
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows([head, *(row for row in rows if row and int(row[0]) <= step)])
+        kept = [head, *(row for row in rows if row and int(row[0]) <= step)]
+        with written_whole(path) as part, part.open("w", newline="") as file:
+            csv.writer(file).writerows(kept)
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise _unwritable(path, error) from error
     except ValueError as error:
+        if not path.stat().st_size:
+            path.unlink()
+            return
         raise OutputError(
             f"{path}: not a log that training wrote", "move it elsewhere, or give another --run"
         ) from error

@@ -49,8 +49,7 @@ class ScoreOptions:
 
     sensor: whose MTF and greatest DN are assumed; by default the one the metadata name, else generic gains.
     ratio: MS over PAN pixel size, for ERGAS and `exp` beside a reference; by default the product's tag says it, else 4.
-    geometry: "area", or "toolbox" for data whose MS
-    samples lie at 4k + 2. registration: as the product was made with.
+    geometry: "area", or "toolbox" for data whose MS samples lie at 4k + 2. registration: as the product was made with.
     cut: border left out beside a reference, 21 in the research toolboxes. peak: greatest DN.
     """
 
@@ -130,6 +129,21 @@ def check_numbers(cut: int, peak: float | None) -> None:
         raise UsageError(f"--peak {peak:g}: expected the greatest DN", "for example 2047 for 11 bits")
 
 
+def _check_for_reference(options: ScoreOptions) -> None:
+    """Raise UsageError for what only says how PAN and MS lie or are read."""
+    scene = options.scene
+    asked = {
+        "--geometry": options.geometry != "area",
+        "--registration": options.registration != DEFAULT_REGISTRATION,
+        "--ms-origin": scene.ms_origin is not None,
+        "--nodata": scene.nodata is not None,
+        "--dem": scene.dem is not None,
+    }
+    without = [flag for flag, given in asked.items() if given]
+    if without:
+        raise UsageError(f"{', '.join(without)}: nothing to do beside a reference", "leave it out, or score --full-res")
+
+
 def _ratio(options: ScoreOptions) -> tuple[float, str]:
     """The ratio to score with, and where it is from."""
     if options.ratio is not None:
@@ -141,6 +155,7 @@ def _ratio(options: ScoreOptions) -> tuple[float, str]:
 
 
 def _against_reference(options: ScoreOptions, fused: RasterFile, reference: RasterFile) -> Measured:
+    _check_for_reference(options)
     remedy = "bring both onto one grid first (gdalwarp), or score against another reference"
     check_same_grid(fused, reference.grid, f"the reference {reference.path}", remedy)
     _check_bands(fused, reference.bands, f"the reference {reference.path}")
@@ -239,7 +254,7 @@ def _mtf(sensor: str | None, metadata: Sequence[str], bands: int) -> SensorMtf:
 
 
 def _means(read: Read, mask: Read, shape: Shape) -> np.ndarray:
-    """Mean (C,) of the valid pixels."""
+    """Mean (C,) of the valid pixels, nearly: that of the means of blocks."""
     blocks = block_means(read, mask, shape, max(1, max(shape) // 64))
     known = np.isfinite(blocks[0])
     if not known.any():
@@ -251,7 +266,8 @@ def _share(mask: Read, shape: Shape) -> float:
     """Share of pixels that are valid."""
     step = max(1, max(shape) // 64)
     blocks = block_means(lambda r, c: mask(r, c)[None].astype(np.float32), _all_valid, shape, step)[0]
-    return float(blocks.mean())
+    rows, cols = (np.minimum(step, n - step * np.arange(blocks.shape[k])) for k, n in enumerate(shape))
+    return float((blocks * np.outer(rows, cols)).sum() / math.prod(shape))
 
 
 def _all_valid(rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
