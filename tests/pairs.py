@@ -26,12 +26,18 @@ def textured(bands: int, size: int, seed: int) -> NDArray[np.float64]:
 
 def write_pair(folder: Path, *, seed: int, pan_size: int, ratio: int, bands: int) -> NDArray[np.float64]:
     """Write uint16 pan.tif and ms.tif with a common corner; returns the truth (C, H, W)."""
-    folder.mkdir(parents=True, exist_ok=True)
     truth = textured(bands, pan_size, seed)
+    write_truth(folder, truth, ratio)
+    return truth
+
+
+def write_truth(folder: Path, truth: NDArray[np.float64], ratio: int) -> None:
+    """Write uint16 pan.tif and ms.tif that show a truth (C, S, S): its mean, and it degraded with an MTF of 0.3."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pan_size = truth.shape[1]
     coarse = pan_size // ratio
     down = degrade_weights(AxisMap(ratio, 0.0, coarse, pan_size), 0, coarse, 0.3).matrix
     ms = down @ truth @ down.T
     facts = [FileFacts(transform=Affine(s, 0, 500_000, 0, -s, 5_700_000)) for s in (0.5, 0.5 * ratio)]
     write_tif(folder / "pan.tif", np.rint(truth.mean(axis=0, keepdims=True)).astype(np.uint16), facts[0])
     write_tif(folder / "ms.tif", np.rint(ms).astype(np.uint16), facts[1])
-    return truth

@@ -256,6 +256,16 @@ def test_other_options_make_a_product_stale(tmp_path: Path, scenes: Path, change
     assert says in outcome.message
 
 
+def test_local_registration_where_it_was_not_asked_for_is_another_request(tmp_path: Path, scenes: Path) -> None:
+    options = {"pan": scenes / "s00/pan.tif", "ms": (scenes / "s00/ms.tif",), "output": tmp_path / "o.tif"}
+    job = Job("s00", replace(BROVEY, registration="auto", **options))
+    assert run_job(job).status == "done"
+    assert look_at(job).status == "skipped"
+    for asked, now in ((True, "True"), (False, "False")):
+        outcome = look_at(replace(job, options=replace(job.options, local_registration=asked)))
+        assert f"made with local_registration auto, now {now}" in outcome.message
+
+
 def test_any_input_that_changed_makes_a_product_stale(tmp_path: Path, scenes: Path) -> None:
     """Inputs of one name, an order of bands, and what GDAL's file beside a raster says of its place."""
     for name in ("PAN", "MUL"):

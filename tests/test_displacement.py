@@ -16,12 +16,13 @@ from scipy import ndimage
 from pancrafter_cli import sharpen
 from pancrafter_cli.geometry.matching import correlation_shifts, part_shifts
 from pancrafter_cli.raster import displacement
+from pancrafter_cli.raster import register as register_module
 from pancrafter_cli.raster import scene as scene_module
 from pancrafter_cli.raster.displacement import Displacement, measure_displacement
 from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import Scene, open_scene
 from pancrafter_cli.tasks.score import ScoreOptions, score
-from tests.pairs import write_pair
+from tests.pairs import write_pair, write_truth
 
 SIZE, RATIO = 512, 4
 Image = NDArray[np.float64]
@@ -163,6 +164,52 @@ def test_what_lies_right_beside_what_does_not_stays(tmp_path: Path) -> None:
     assert np.array_equal(after[:, 640:, 640:], before[:, 640:, 640:])
 
 
+def write_rows(folder: Path, period: float, degrees: float) -> Image:
+    """Rows of crops as four bands see them, PAN and MS in register; returns the truth (C, H, W)."""
+    rng = np.random.default_rng(0)
+    rows, cols = np.mgrid[:SIZE, :SIZE] + 0.5
+    across = rows * np.cos(np.radians(degrees)) + cols * np.sin(np.radians(degrees))
+    soil = 1 + 0.03 * ndimage.gaussian_filter(rng.standard_normal((SIZE, SIZE)), 3) * 10
+    field = soil * (1 + 0.25 * np.cos(2 * np.pi * across / period))
+    truth = field * np.array([300, 400, 350, 700])[:, None, None] + rng.normal(0, 3, (4, SIZE, SIZE))
+    write_truth(folder, truth, RATIO)
+    return truth
+
+
+@pytest.mark.parametrize(("period", "degrees"), [(5.8, 27), (7.7, 44), (10.3, 70), (4.6, 12)])
+def test_rows_of_crops_stay_where_they_are(tmp_path: Path, period: float, degrees: float) -> None:
+    """All along a row, and a row further on, PAN and MS look alike; that is no displacement, and no softness."""
+    truth = write_rows(tmp_path, period, degrees)
+    found = sharpen(tmp_path / "pan.tif", tmp_path / "ms.tif", tmp_path / "o.tif", method="mtf-glp-fs")
+    median, greatest = found.registration.displacement or (0.0, 0.0)
+    assert median < 0.02
+    assert greatest < 0.15
+    assert found.ms_mtf == pytest.approx(0.3, abs=0.06)
+    given = {"registration": "off", "ms_mtf": 0.3}
+    sharpen(tmp_path / "pan.tif", tmp_path / "ms.tif", tmp_path / "told.tif", method="mtf-glp-fs", **given)
+    assert rmse(tmp_path / "o.tif", truth) < 1.5 * rmse(tmp_path / "told.tif", truth) + 5
+
+
+def test_what_makes_the_windows_worse_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pair(tmp_path, seed=3, pan_size=SIZE, ratio=RATIO, bands=4)
+    wrong = Displacement(np.random.default_rng(0).uniform(-1, 1, (15, 15, 2)), (8.0, 8.0))
+    monkeypatch.setattr(register_module, "measure_displacement", lambda scene: wrong)
+    with lying(tmp_path) as scene:
+        assert register(scene)[1].displacement is None
+        assert register(scene, local=True)[1].displacement == wrong.lengths
+
+
+def test_windows_too_uncertain_for_one_shift_are_followed_one_by_one(tmp_path: Path) -> None:
+    write_pair(tmp_path, seed=3, pan_size=SIZE, ratio=RATIO, bands=4)
+    displace(tmp_path / "pan.tif", 0.65)
+    with lying(tmp_path) as scene:
+        _, found = register(scene)
+    assert found.outcome == "uncertain"
+    assert found.displacement is not None
+    assert found.uncertainty < 0.3 * found.spread
+    assert found.warnings == ()
+
+
 def test_where_nothing_matches_nothing_moves(tmp_path: Path) -> None:
     write_pair(tmp_path, seed=3, pan_size=SIZE, ratio=RATIO, bands=4)
     with rasterio.open(tmp_path / "pan.tif", "r+") as file:
@@ -272,3 +319,16 @@ def test_a_product_is_scored_where_its_pan_was_moved_to(tmp_path: Path) -> None:
     assert "from place to place" in said[True].settings["registration"]
     assert "from place to place" not in said[False].settings["registration"]
     assert said[True].scores["fused"]["d_s"] < said[False].scores["fused"]["d_s"]
+
+
+def test_a_product_is_scored_with_ms_where_it_was_put(tmp_path: Path) -> None:
+    write_pair(tmp_path, seed=3, pan_size=SIZE, ratio=RATIO, bands=4)
+    pan, ms, product = (tmp_path / name for name in ("pan.tif", "ms.tif", "o.tif"))
+    sharpen(pan, ms, product, method="brovey", registration=(0.5, -0.25))
+    with ExitStack() as stack:
+        said, asked = (
+            score(ScoreOptions(product, pan=pan, ms=(ms,), registration=choice), stack).result
+            for choice in (None, (0.5, -0.25))
+        )
+    assert said.scores == asked.scores
+    assert said.settings["registration"] == "+0.50, -0.25 MS pixels (x, y), as given, by the product's tags"

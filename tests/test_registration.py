@@ -259,6 +259,16 @@ def test_a_negligible_shift_is_left_alone(tmp_path: Path) -> None:
         assert (told.outcome, told.applied, told.tags["PANCRAFTER_SHIFT"]) == ("negligible", False, "0,0")
 
 
+@pytest.mark.parametrize("share", [0.001, 0.01])
+def test_dead_pan_pixels_here_and_there_hide_nothing(share: float) -> None:
+    pair = make_pair(shift=(0.5, -0.3))
+    dead = np.random.default_rng(0).random(pair.pan.shape) < share
+    hurt = replace(pair, pan=np.where(dead, 0, pair.pan).astype(np.float32), pan_valid=pair.pan_valid & ~dead)
+    found = measured(hurt)
+    assert found.reliable
+    assert (found.dx, found.dy) == pytest.approx((0.5, -0.3), abs=0.05)
+
+
 def test_a_shift_too_far_is_refused_with_numbers_and_flags(tmp_path: Path) -> None:
     with (
         write_scene(tmp_path, moved(make_pair(), 2.4, 1.0)) as scene,

@@ -49,7 +49,9 @@ def command(
     geometry: GeometryChoice = typer.Option(
         GeometryChoice.AREA, help="area: pixels are areas; toolbox: MS samples at 4k + 2, as in published tables."
     ),
-    registration: str = typer.Option("auto", help="As given to sharpen: auto, off or DX,DY (--full-res)."),
+    registration: str | None = typer.Option(
+        None, help="auto, off or DX,DY (--full-res); default: as the product's tags say, else auto."
+    ),
     report: Path | None = typer.Option(None, metavar="DIR", help="Write DIR/index.html with pictures and maps."),
     bands: str | None = typer.Option(None, metavar="R,G,B", help="Bands shown in the report, counted from 1."),
     as_json: opt.AsJson = False,
@@ -78,7 +80,7 @@ def command(
         geometry=geometry.value,
         cut=cut,
         peak=peak,
-        registration=parse_registration(registration),
+        registration=None if registration is None else parse_registration(registration),
         scene=SceneOptions(
             ratio=ratio if full_res else None,
             ms_origin=parse_point(ms_origin, "--ms-origin"),

@@ -25,6 +25,7 @@ SEARCH = 12  # MS pixels: how far away a first match is looked for
 WANDER = 2.0  # MS pixels from its start at which a match has lost its way
 _GAIN = 0.2  # MTF at the MS Nyquist frequency: a little softer than a sensor's, for MS aliases there
 _COVERED_SIGMAS = 2.5  # a degraded pixel whose Gaussian lies inside up to here lacks about 1 % of its weight
+_MOST_MISSING = 0.1  # share of a degraded pixel that was filled from its neighbours
 _STEPS = 12
 _LONGEST_STEP, _CONVERGED = 0.6, 0.004
 _DERIVATIVE_STEP = 0.05
@@ -35,6 +36,7 @@ _SMOOTH = np.array([1.0, 2.0, 1.0]) / 4
 _WIDE = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 _FILTER_REACH = 3
 NEAR = 2  # MS pixels around 0 in which `correlation_shifts` looks
+_APART, _AS_GOOD = 0.6, 0.9  # MS pixels beyond which another shift must not fit so well, as a share of the best
 _COARSE, _FINE = np.arange(-6, 7) / 3, np.arange(-4, 5) / 15  # where at first, and around the best of that
 
 
@@ -150,7 +152,8 @@ def correlation_shifts(pan: FloatArray, ms: FloatArray) -> FloatArray:
 
     pan, ms: detail on one grid, of PAN (N, C, h + 4, w + 4), for every band, with NEAR pixels more on every side than
     MS (N, C, h, w). The shift is the one at which the squares of the bands' correlations with PAN, where positive, add
-    up to most, to 1/15 pixel and at most 2 pixels; 0 where no band has any. How well: the mean of these squares.
+    up to most, to 1/15 pixel and at most 2 pixels; 0 where no band has any, and where
+    another shift, elsewhere, fits nearly as well. How well: the mean of these squares.
     Coarser than `match`, but needs no start and no PAN pixels.
     """
     count, bands, height, width = ms.shape
@@ -164,23 +167,31 @@ def correlation_shifts(pan: FloatArray, ms: FloatArray) -> FloatArray:
     cross[..., 1 : (shape[1] + 1) // 2] *= 2
     waves = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
 
-    def best(y: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Of shifts down (N, n) and right (N, m), those that fit best (N,), and how well."""
+    def fits(y: FloatArray, x: FloatArray) -> FloatArray:
+        """How well shifts down (N, n) and right (N, m) fit: (N, n, m)."""
         # MS further down shows what PAN shows further up.
         turns = [np.exp(2j * np.pi * (NEAR - at)[..., None] * f) for at, f in zip((y, x), waves, strict=True)]
         products = (turns[0][:, None] @ cross @ turns[1][:, None].swapaxes(-1, -2)).real / math.prod(shape)
         hats = [np.maximum(0, 1 - np.abs((NEAR - at)[..., None] - np.arange(2 * NEAR + 1))) for at in (y, x)]
         norm = np.sqrt(np.maximum(hats[0][:, None] @ energy @ hats[1][:, None].swapaxes(-1, -2), least))
-        total = (np.maximum(products / norm, 0.0) ** 2).sum(axis=1).reshape(count, -1)
-        found = total.argmax(axis=1)
-        row, col = np.unravel_index(found, (y.shape[1], x.shape[1]))
-        every = np.arange(count)
-        return y[every, row], x[every, col], total[every, found]
+        return np.asarray((np.maximum(products / norm, 0.0) ** 2).sum(axis=1))
 
     first = np.broadcast_to(_COARSE, (count, len(_COARSE)))
-    y, x, _ = best(first, first)
-    y, x, fit = best(*(np.clip(at[:, None] + _FINE, -NEAR, NEAR) for at in (y, x)))
-    return np.where(fit[:, None] > 0, np.stack([y, x, fit / bands], axis=1), 0.0)
+    coarse = fits(first, first)
+    y, x, fit = _best(coarse, first, first)
+    # Rows of crops look alike all along them, and again a row further on.
+    far = np.maximum(np.abs(first - y[:, None])[:, :, None], np.abs(first - x[:, None])[:, None, :]) > _APART
+    unique = np.where(far, coarse, 0.0).max(axis=(1, 2)) < _AS_GOOD * fit
+    fine = [np.clip(at[:, None] + _FINE, -NEAR, NEAR) for at in (y, x)]
+    y, x, fit = _best(fits(*fine), *fine)
+    return np.where((unique & (fit > 0))[:, None], np.stack([y, x, fit / bands], axis=1), 0.0)
+
+
+def _best(fits: FloatArray, y: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The shifts down and right, of y (N, n) and x (N, m), that fit best (N,), and how well, of fits (N, n, m)."""
+    every = np.arange(len(fits))
+    row, col = np.unravel_index(fits.reshape(len(fits), -1).argmax(axis=1), fits.shape[1:])
+    return y[every, row], x[every, col], fits[every, row, col]
 
 
 def match(sample: Sample, start: tuple[float, float]) -> WindowShift:
@@ -223,7 +234,7 @@ def _degraded(sample: Sample, rows: AxisMap, cols: AxisMap) -> tuple[FloatArray,
     covered = _inside(rows)[:, None] & _inside(cols)
     if not sample.pan_valid.all():
         missing = (~sample.pan_valid[r.first : r.stop, c.first : c.stop]).astype(np.float64)
-        covered &= apply_weights(r.matrix, c.matrix, missing) < 1e-3
+        covered &= apply_weights(r.matrix, c.matrix, missing) < _MOST_MISSING
     return low, covered
 
 

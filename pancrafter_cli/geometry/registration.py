@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pancrafter_cli.geometry.fill import fill_invalid
 from pancrafter_cli.geometry.grid import AxisMap, GridMap, overlap
 from pancrafter_cli.geometry.matching import (
     SEARCH,
@@ -191,7 +192,8 @@ def _read(pair: Readable, window: Window, margin: float) -> Sample:
     bands = bands[np.linspace(0, len(bands) - 1, min(_MOST_BANDS, len(bands))).round().astype(int)]
     valid = ms_valid[bands].all(axis=0) if len(bands) else np.zeros((height, width), dtype=bool)
     return Sample(
-        _centred(pan, pan_valid[0])[0],
+        # Dead pixels here and there take away next to nothing.
+        _centred(fill_invalid(pan, pan_valid, np.zeros(1)), pan_valid[0])[0],
         pan_valid[0],
         _centred(ms[bands], valid),
         valid,

@@ -18,9 +18,10 @@ Outcome = Literal[
 ]
 
 DEFAULT_REGISTRATION: Choice = "auto"
+_SLACK = 0.02  # MS pixels by which the spread of the windows may grow by chance
 SMALLEST_SHIFT, LARGEST_SHIFT = 0.05, 2.0  # MS pixels: less is not worth a correction, more is no longer plausible
 
-DISPLACEMENT_TAG = "PANCRAFTER_DISPLACEMENT"
+SHIFT_TAG, DISPLACEMENT_TAG = "PANCRAFTER_SHIFT", "PANCRAFTER_DISPLACEMENT"
 
 _WORDS: dict[str, str] = {
     "negligible": "negligible, not corrected",
@@ -59,6 +60,11 @@ class Registration:
     left: float = math.inf
 
     @property
+    def mostly_matched(self) -> bool:
+        """Whether windows matched, each for itself, wherever they agree or not."""
+        return 2 * self.windows > self.looked
+
+    @property
     def uncertainty(self) -> float:
         """How far off PAN may still lie here and there, in MS pixels; infinite where nothing was measured."""
         return self.spread if self.displacement is None else self.left
@@ -66,7 +72,7 @@ class Registration:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What people should check."""
-        if self.outcome not in ("unmeasured", "uncertain") or not self.textured:
+        if self.outcome not in ("unmeasured", "uncertain") or not self.textured or self.mostly_matched:
             return ()
         return (
             "PAN and MS both have detail, and hardly any of it matches: check that they are of one place and time, and "
@@ -103,7 +109,7 @@ class Registration:
     def tags(self) -> dict[str, str]:
         """What the product's metadata say: what was corrected (x,y in MS pixels), and how that came about."""
         dx, dy = (self.dx, self.dy) if self.applied else (0.0, 0.0)
-        tags = {"PANCRAFTER_SHIFT": f"{dx:.4g},{dy:.4g}", "PANCRAFTER_REGISTRATION": f"{self.mode}: {self.text}"}
+        tags = {SHIFT_TAG: f"{dx:.4g},{dy:.4g}", "PANCRAFTER_REGISTRATION": f"{self.mode}: {self.text}"}
         if self.displacement is not None:
             tags[DISPLACEMENT_TAG] = ",".join(f"{length:.3g}" for length in self.displacement)
         return tags
@@ -127,12 +133,16 @@ def register(
 
 def register_locally(scene: Scene, found: Registration, local: bool | None = None) -> tuple[Scene, Registration]:
     """The last step of `register`, after which PAN lies everywhere where MS shows the same."""
-    measured = found.outcome in ("negligible", "corrected")
+    measured = found.outcome in ("negligible", "corrected") or (found.outcome == "uncertain" and found.mostly_matched)
     displacement = measure_displacement(scene) if (measured if local is None else local) else None
     if displacement is None:
         return scene, found
     moved = scene.with_displacement(displacement)
-    return moved, replace(found, displacement=displacement.lengths, left=summarise(window_shifts(moved)).spread)
+    left = summarise(window_shifts(moved)).spread
+    # What was measured otherwise has the last word: the windows must not lie worse than before.
+    if local is None and left > found.spread + _SLACK:
+        return scene, found
+    return moved, replace(found, displacement=displacement.lengths, left=left)
 
 
 def _register_as_a_whole(scene: Scene, choice: Choice) -> tuple[Scene, Registration]:
@@ -210,7 +220,7 @@ def _refusal(shift: Registration) -> GeometryError:
         besides = ""
     else:
         found = f"MS lies elsewhere on PAN in every part of the scene; on the whole {numbers}"
-        besides = f" --local-registration, which follows up to {NEAR} MS pixels from place to place"
+        besides = f" (`sharpen`: and --local-registration, which follows up to {NEAR} MS pixels from place to place)"
     return GeometryError(
         f"{found} ({shift.certainty})",
         "check that PAN and MS belong together; then correct it with "

@@ -20,7 +20,7 @@ from pancrafter_cli.geometry.tiling import Tiling
 from pancrafter_cli.raster.env import GDAL_VERSION
 from pancrafter_cli.raster.inputs import SENSOR_TAG
 from pancrafter_cli.raster.paths import public_name, stored_file
-from pancrafter_cli.raster.register import Registration, locally
+from pancrafter_cli.raster.register import Registration
 from pancrafter_cli.raster.scene import Scene
 from pancrafter_cli.raster.sidecar import AUX, aux_facts
 from pancrafter_cli.tasks.fusers import DEFAULT_CONSISTENCY, NETWORK, FuserFacts
@@ -125,7 +125,8 @@ def request_tags(options: SharpenOptions) -> dict[str, str]:
     asked["tile"] = options.tile or DEFAULT_TILE
     by_default = DEFAULT_CONSISTENCY if options.method == NETWORK else 0
     asked["consistency"] = by_default if options.consistency is None else options.consistency
-    asked["local_registration"] = locally(options.registration, options.local_registration)
+    if options.local_registration is None:  # then it depends on what is measured
+        asked["local_registration"] = "auto" if options.registration == "auto" else False
     return {"PANCRAFTER_REQUEST": json.dumps(asked, sort_keys=True)}
 
 

@@ -19,7 +19,7 @@ from pancrafter_cli.metrics.streaming import ReducedScores, score_reduced
 from pancrafter_cli.metrics.windows import Read, Shape, array_reader, looks_scaled
 from pancrafter_cli.raster.inputs import RasterFile, open_raster
 from pancrafter_cli.raster.outputs import read_finished
-from pancrafter_cli.raster.register import DEFAULT_REGISTRATION, DISPLACEMENT_TAG, Choice, register
+from pancrafter_cli.raster.register import DEFAULT_REGISTRATION, DISPLACEMENT_TAG, SHIFT_TAG, Choice, register
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.tasks.readers import (
     block_means,
@@ -49,7 +49,8 @@ class ScoreOptions:
 
     sensor: whose MTF and greatest DN are assumed; by default the one the metadata name, else generic gains.
     ratio: MS over PAN pixel size, for ERGAS and `exp` beside a reference; by default the product's tag says it, else 4.
-    geometry: "area", or "toolbox" for data whose MS samples lie at 4k + 2. registration: as the product was made with.
+    geometry: "area", or "toolbox" for data whose MS samples lie at 4k + 2. registration: as the product was made with;
+    by default as its tags say, or else "auto".
     cut: border left out beside a reference, 21 in the research toolboxes. peak: greatest DN.
     """
 
@@ -62,7 +63,7 @@ class ScoreOptions:
     geometry: Geometry = "area"
     cut: int = 0
     peak: float | None = None
-    registration: Choice = DEFAULT_REGISTRATION
+    registration: Choice | None = None
     scene: SceneOptions = field(default_factory=SceneOptions)
 
 
@@ -116,9 +117,11 @@ def score(options: ScoreOptions, stack: ExitStack) -> Measured:
     if options.geometry == "toolbox":
         return _at_full_resolution(options, fused, scene, "none, MS lies as published patches have it")
     # Where a product's PAN was moved to MS, it shows what that shows; others lie where PAN lies.
-    moved = DISPLACEMENT_TAG in read_finished(options.fused).tags
-    scene, registration = register(scene, options.registration, moved)
-    return _at_full_resolution(options, fused, scene, registration.text)
+    tags = read_finished(options.fused).tags
+    choice = options.registration or _as_made(tags)
+    scene, registration = register(scene, choice or DEFAULT_REGISTRATION, DISPLACEMENT_TAG in tags)
+    said = ", by the product's tags" if options.registration is None and choice is not None else ""
+    return _at_full_resolution(options, fused, scene, f"{registration.text}{said}")
 
 
 def check_numbers(cut: int, peak: float | None) -> None:
@@ -129,12 +132,18 @@ def check_numbers(cut: int, peak: float | None) -> None:
         raise UsageError(f"--peak {peak:g}: expected the greatest DN", "for example 2047 for 11 bits")
 
 
+def _as_made(tags: Mapping[str, str]) -> Choice | None:
+    """The shift (dx, dy) that the product's tags say was corrected; None where they say nothing."""
+    dx, _, dy = tags.get(SHIFT_TAG, "").partition(",")
+    return (float(dx), float(dy)) if dx and dy else None
+
+
 def _check_for_reference(options: ScoreOptions) -> None:
     """Raise UsageError for what only says how PAN and MS lie or are read."""
     scene = options.scene
     asked = {
         "--geometry": options.geometry != "area",
-        "--registration": options.registration != DEFAULT_REGISTRATION,
+        "--registration": options.registration is not None,
         "--ms-origin": scene.ms_origin is not None,
         "--nodata": scene.nodata is not None,
         "--dem": scene.dem is not None,
