@@ -112,5 +112,5 @@ def pan_under(scene: Measurable, window: Window, gain: float) -> PanUnder:
 
 def _centres_inside(axis: AxisMap, start: int, size: int) -> NDArray[np.bool_]:
     """Whether the centres of target pixels start..start+size-1 lie inside the source (size,)."""
-    centres = axis.scale * (np.arange(start, start + size) + 0.5) + axis.offset
+    centres = axis.centres(start, start + size)
     return (centres > 0) & (centres < axis.src_size)

@@ -79,12 +79,12 @@ def _curve(case: Case, options: EvalOptions) -> list[EvalRow]:
 
     Without it the truth lies where MS says; with it, where PAN says, for that is where the product is put.
     """
-    rows = []
+    rows: list[EvalRow] = []
+    if case.pair is None:
+        return rows
+    local = options.local_registration if case.pair.origin == 0 else False
     for shift in options.shifts:
         for registration in _CURVE_REGISTRATIONS:
-            if case.pair is None:
-                continue
-            local = options.local_registration if case.pair.origin == 0 else False
             pair = moved(case.pair, (shift * _DIRECTION[0], shift * _DIRECTION[1]), with_truth=registration == "auto")
             with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
                 own = replace(case, pair=pair)
