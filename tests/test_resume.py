@@ -243,7 +243,6 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         ({"method": "brovey"}, "method or model"),
         ({"consistency": 1}, "method or model"),
         ({"registration": (0.5, 0.0)}, "registration"),
-        ({"local_registration": True}, "registration"),
         ({"ms_mtf": 0.2}, "MTF of MS"),
         ({"nodata": 500.0}, "grid, bands or nodata"),
         ({"nodata": "auto"}, "ratio, MS origin or nodata"),
