@@ -657,7 +657,7 @@ def test_the_regression_is_found_and_nodata_does_not_disturb_it(tmp_path):
     ms_image[1, 20:, 20:] = -9999
     pan = write_tif(tmp_path / "p.tif", pan_image, FileFacts(nodata=-9999))
     ms = write_tif(tmp_path / "m.tif", ms_image, ms_facts(nodata=-9999))
-    with open_scene(pan, [ms], SceneOptions(ms_mtf=DEFAULT_MS_GAIN)) as scene:
+    with open_scene(pan, [ms]) as scene:
         found = scene.statistics
         assert found is scene.statistics  # measured once
     assert found.gain == pytest.approx([0.5, 2.0], rel=1e-4)

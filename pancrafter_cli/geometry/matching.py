@@ -35,9 +35,6 @@ _MAX_SIGMA = 0.15
 _SMOOTH = np.array([1.0, 2.0, 1.0]) / 4
 _WIDE = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 _FILTER_REACH = 3
-NEAR = 2  # MS pixels around 0 in which `correlation_shifts` looks
-_APART, _AS_GOOD = 0.6, 0.9  # MS pixels beyond which another shift must not fit so well, as a share of the best
-_COARSE, _FINE = np.arange(-6, 7) / 3, np.arange(-4, 5) / 15  # where at first, and around the best of that
 
 
 @dataclass(frozen=True)
@@ -128,70 +125,6 @@ def peak(surface: FloatArray) -> tuple[float, float]:
     """The shift (dy, dx) at which a surface is highest."""
     y, x = np.unravel_index(int(surface.argmax()), surface.shape)
     return float(y - SEARCH), float(x - SEARCH)
-
-
-def part_shifts(pan: FloatArray, ms: FloatArray, part: int, step: int) -> FloatArray:
-    """`correlation_shifts` of parts of an image, `step` pixels apart and `part` a side: (rows, cols, 3).
-
-    pan, ms: detail on one grid, of PAN (C, h + 4, w + 4) with NEAR pixels more on every side than MS (C, h, w). Every
-    pixel of MS lies in a part; what its last parts lack is taken for no detail.
-    """
-    counts = [max(1, math.ceil(size / step) - 1) for size in ms.shape[1:]]
-    room = [(0, 0), *((0, (n - 1) * step + part - size) for n, size in zip(counts, ms.shape[1:], strict=True))]
-
-    def parts(image: FloatArray, side: int) -> FloatArray:
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(image, room), (side, side), axis=(1, 2))
-        apart = windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4)
-        return apart.reshape(-1, len(image), side, side)
-
-    return correlation_shifts(parts(pan, part + 2 * NEAR), parts(ms, part)).reshape(*counts, 3)
-
-
-def correlation_shifts(pan: FloatArray, ms: FloatArray) -> FloatArray:
-    """How far MS lies further down and right than PAN in each of N parts, and how well it fits there: (N, 3).
-
-    pan, ms: detail on one grid, of PAN (N, C, h + 4, w + 4), for every band, with NEAR pixels more on every side than
-    MS (N, C, h, w). The shift is the one at which the squares of the bands' correlations with PAN, where positive, add
-    up to most, to 1/15 pixel and at most 2 pixels; 0 where no band has any, and where
-    another shift, elsewhere, fits nearly as well. How well: the mean of these squares.
-    Coarser than `match`, but needs no start and no PAN pixels.
-    """
-    count, bands, height, width = ms.shape
-    shape = height + 2 * NEAR, width + 2 * NEAR
-    # All of MS meets PAN at every shift: were both cut alike, less of them would, and small shifts would seem better.
-    around = np.lib.stride_tricks.sliding_window_view(pan**2, (height, width), axis=(2, 3)).sum(axis=(4, 5))
-    energy = around * (ms**2).sum(axis=(2, 3))[:, :, None, None]
-    least = 1e-9 * np.maximum(energy.max(initial=0.0), np.finfo(float).tiny)
-    cross = np.fft.rfft2(pan) * np.conj(np.fft.rfft2(ms, shape))
-    # The half of the spectrum that is left out is the mirror of the other.
-    cross[..., 1 : (shape[1] + 1) // 2] *= 2
-    waves = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
-
-    def fits(y: FloatArray, x: FloatArray) -> FloatArray:
-        """How well shifts down (N, n) and right (N, m) fit: (N, n, m)."""
-        # MS further down shows what PAN shows further up.
-        turns = [np.exp(2j * np.pi * (NEAR - at)[..., None] * f) for at, f in zip((y, x), waves, strict=True)]
-        products = (turns[0][:, None] @ cross @ turns[1][:, None].swapaxes(-1, -2)).real / math.prod(shape)
-        hats = [np.maximum(0, 1 - np.abs((NEAR - at)[..., None] - np.arange(2 * NEAR + 1))) for at in (y, x)]
-        norm = np.sqrt(np.maximum(hats[0][:, None] @ energy @ hats[1][:, None].swapaxes(-1, -2), least))
-        return np.asarray((np.maximum(products / norm, 0.0) ** 2).sum(axis=1))
-
-    first = np.broadcast_to(_COARSE, (count, len(_COARSE)))
-    coarse = fits(first, first)
-    y, x, fit = _best(coarse, first, first)
-    # Rows of crops look alike all along them, and again a row further on.
-    far = np.maximum(np.abs(first - y[:, None])[:, :, None], np.abs(first - x[:, None])[:, None, :]) > _APART
-    unique = np.where(far, coarse, 0.0).max(axis=(1, 2)) < _AS_GOOD * fit
-    fine = [np.clip(at[:, None] + _FINE, -NEAR, NEAR) for at in (y, x)]
-    y, x, fit = _best(fits(*fine), *fine)
-    return np.where((unique & (fit > 0))[:, None], np.stack([y, x, fit / bands], axis=1), 0.0)
-
-
-def _best(fits: FloatArray, y: FloatArray, x: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """The shifts down and right, of y (N, n) and x (N, m), that fit best (N,), and how well, of fits (N, n, m)."""
-    every = np.arange(len(fits))
-    row, col = np.unravel_index(fits.reshape(len(fits), -1).argmax(axis=1), fits.shape[1:])
-    return y[every, row], x[every, col], fits[every, row, col]
 
 
 def match(sample: Sample, start: tuple[float, float]) -> WindowShift:

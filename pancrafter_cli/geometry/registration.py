@@ -180,6 +180,11 @@ def _starts(length: int, size: int) -> list[int]:
     return sorted({int(s) for s in np.linspace(0, length - size, count)})
 
 
+def evenly(count: int, most: int) -> NDArray[np.intp]:
+    """At most so many of `count` bands, evenly spread, the first and the last among them: their indices (n,)."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.intp)
+
+
 def _read(pair: Readable, window: Window, margin: float) -> Sample:
     """A window of MS, and the PAN under it and under `margin` MS pixels around it."""
     row, col, height, width = window
@@ -189,8 +194,8 @@ def _read(pair: Readable, window: Window, margin: float) -> Sample:
     ms, ms_valid = pair.read_ms(*window)
     # A band that is valid nowhere in the window says nothing, and must not silence the others.
     bands = np.flatnonzero(ms_valid.any(axis=(1, 2)))
-    bands = bands[np.linspace(0, len(bands) - 1, min(_MOST_BANDS, len(bands))).round().astype(int)]
-    valid = ms_valid[bands].all(axis=0) if len(bands) else np.zeros((height, width), dtype=bool)
+    bands = bands[evenly(len(bands), _MOST_BANDS)]
+    valid = np.logical_and.reduce(ms_valid[bands]) if len(bands) else np.zeros((height, width), dtype=bool)
     return Sample(
         # Dead pixels here and there take away next to nothing.
         _centred(fill_invalid(pan, pan_valid, np.zeros(1)), pan_valid[0])[0],

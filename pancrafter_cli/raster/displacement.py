@@ -14,7 +14,8 @@ from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN
 from pancrafter_cli.geometry.fill import FILL_REACH, fill_invalid
 from pancrafter_cli.geometry.grid import GridMap
 from pancrafter_cli.geometry.inputs import FINE, detail
-from pancrafter_cli.geometry.matching import NEAR, part_shifts
+from pancrafter_cli.geometry.parts import NEAR, part_shifts
+from pancrafter_cli.geometry.registration import evenly
 from pancrafter_cli.raster.inputs import Block
 from pancrafter_cli.raster.measurable import Measurable, pan_under
 from pancrafter_cli.raster.windows import Window, all_windows
@@ -31,7 +32,7 @@ _STRANGE, _NOISE = 3.0, 0.1  # scatters from its neighbours beyond which a shift
 _SMALLEST = 0.05  # MS pixels that neighbours agree on: less is not worth moving PAN for
 _MOST_PROBED = 64  # blocks of a large scene that are looked at before all are
 _SPLINE_REACH = 12  # PAN pixels beyond which a cubic spline forgets
-_MOST_BANDS = 8
+MOST_BANDS = 8  # that are looked at
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,12 @@ def _details(scene: Measurable, block: Window, end: tuple[int, int]) -> tuple[Fl
     y0, x0 = max(0, row - reach), max(0, col - reach)
     window = y0, x0, min(bottom + reach, end[0]) - y0, min(right + reach, end[1]) - x0
     stored, ms_valid = scene.read_ms(*window)
-    bands = np.unique(np.linspace(0, scene.bands - 1, min(scene.bands, _MOST_BANDS)).round().astype(int))
+    bands = evenly(scene.bands, MOST_BANDS)
     low, supported = pan_under(scene, window, DEFAULT_MS_GAIN).on_ms(DEFAULT_MS_GAIN)
     use = ms_valid[bands] & supported
     ms = stored[bands].astype(np.float64)
-    pan = np.pad(detail(low - low.mean(), use, FINE), ((0, 0), (NEAR, NEAR), (NEAR, NEAR)))
+    under = use if (use != use[0]).any() else use[:1]  # the bands mostly need PAN at the same pixels, and it is one
+    pan = np.pad(detail(low - low.mean(), under, FINE), ((0, 0), (NEAR, NEAR), (NEAR, NEAR)))
     pan = pan[:, row - y0 : bottom - y0 + 2 * NEAR, col - x0 : right - x0 + 2 * NEAR]
     return pan, detail(ms - ms.mean(), use, FINE)[:, row - y0 : bottom - y0, col - x0 : right - x0]
 

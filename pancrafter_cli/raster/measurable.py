@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from pancrafter_cli.geometry.degrade import degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap
@@ -71,7 +70,7 @@ class PanUnder:
     window: Window
     relation: GridMap
     first: tuple[int, int]
-    pan: FloatArray
+    pan: NDArray[np.float32]
     valid: NDArray[np.bool_]
 
     def on_ms(self, gain: float) -> tuple[FloatArray, NDArray[np.bool_]]:
@@ -83,21 +82,13 @@ class PanUnder:
         axes = (self.relation.rows, row, height), (self.relation.cols, col, width)
         weights = [degrade_weights(axis, start, start + size, gain) for axis, start, size in axes]
         used = tuple(slice(w.first - f, w.stop - f) for w, f in zip(weights, self.first, strict=True))
-        low = apply_weights(weights[0].matrix, weights[1].matrix, self.pan[:, *used])
+        low = apply_weights(weights[0].matrix, weights[1].matrix, self.pan[:, *used].astype(np.float64))
         on_pan = np.logical_and.outer(*(_centres_inside(*axis) for axis in axes))
         if self.valid.all():
             return low, on_pan[None]
         touched = [(w.matrix != 0).astype(np.float64) for w in weights]
         gaps = apply_weights(touched[0], touched[1], (~self.valid[:, *used]).astype(np.float64))
         return low, (gaps < 0.5) & on_pan
-
-    def moved(self, by: FloatArray) -> PanUnder:
-        """PAN with what lay `by` (2, h, w) PAN pixels further down and right now in each pixel's place."""
-        at = np.indices(self.pan.shape[1:]) + by
-        known = np.where(self.valid, self.pan, self.pan[self.valid].mean() if self.valid.any() else 0.0)
-        pan = ndimage.map_coordinates(known[0], at, order=3, mode="nearest")
-        inside = ndimage.map_coordinates(self.valid[0].astype(np.float64), at, order=1, mode="constant")
-        return replace(self, pan=pan[None], valid=inside[None] > 1 - 1e-6)
 
 
 def pan_under(scene: Measurable, window: Window, gain: float) -> PanUnder:
@@ -107,7 +98,7 @@ def pan_under(scene: Measurable, window: Window, gain: float) -> PanUnder:
     rows = degrade_weights(relation.rows, row, row + height, gain)
     cols = degrade_weights(relation.cols, col, col + width, gain)
     pan, valid = scene.read_pan(rows.first, cols.first, rows.matrix.shape[1], cols.matrix.shape[1])
-    return PanUnder(window, relation, (rows.first, cols.first), pan.astype(np.float64), valid)
+    return PanUnder(window, relation, (rows.first, cols.first), pan, valid)
 
 
 def _centres_inside(axis: AxisMap, start: int, size: int) -> NDArray[np.bool_]:

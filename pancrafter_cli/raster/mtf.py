@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN
 from pancrafter_cli.geometry.inputs import COARSE, FINE, detail
-from pancrafter_cli.geometry.matching import NEAR, part_shifts
-from pancrafter_cli.raster.displacement import Displacement
+from pancrafter_cli.geometry.parts import NEAR, part_shifts
+from pancrafter_cli.geometry.registration import evenly
+from pancrafter_cli.raster.displacement import MOST_BANDS, Displacement, moved_pan
 from pancrafter_cli.raster.measurable import Measurable, PanUnder, pan_under
 from pancrafter_cli.raster.windows import Window
 
 FloatArray = NDArray[np.float64]
 
 _GAINS = (0.15, 0.22, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # what is tried; the answer lies between the ends
-_MOST_WINDOWS, _MOST_BANDS = 25, 8
+_MOST_WINDOWS = 25
 _PART, _STEP = 12, 6  # MS pixels: what relief and movement displace as one, and from one such part to the next
 _LEAST_CORRELATION = 0.3  # of the fine detail of PAN and MS: below it, nothing can be told
 
@@ -36,7 +38,7 @@ def measure_mtf(scene: Measurable, windows: Sequence[Window]) -> float | None:
     first moved to where MS shows the same, part by part: displaced (relief, a shift that was not corrected), they have
     less in common of the fine, and MS would look softer than it is. None where PAN explains too little of MS to tell.
     """
-    sums = np.zeros((len(_GAINS), 2, 3, min(scene.bands, _MOST_BANDS)))
+    sums = np.zeros((len(_GAINS), 2, 3, min(scene.bands, MOST_BANDS)))
     for window in windows[:: math.ceil(len(windows) / _MOST_WINDOWS)]:
         sums += _products(scene, window)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -56,7 +58,7 @@ def measure_mtf(scene: Measurable, windows: Sequence[Window]) -> float | None:
 def _products(scene: Measurable, window: Window) -> FloatArray:
     """Sums over a window, for each gain, of PAN PAN, PAN MS and MS MS of coarse and fine detail: (gains, 2, 3, C)."""
     stored, valid = scene.read_ms(*window)
-    bands = np.unique(np.linspace(0, scene.bands - 1, min(scene.bands, _MOST_BANDS)).round().astype(int))
+    bands = evenly(scene.bands, MOST_BANDS)
     ms, valid = stored[bands].astype(np.float64), valid[bands]
 
     def details(pan: PanUnder, gain: float) -> list[tuple[FloatArray, FloatArray]]:
@@ -84,8 +86,9 @@ def _matched(pan: PanUnder, low: FloatArray, ms: FloatArray) -> PanUnder:
     row, col = pan.window[:2]
     displacement = Displacement(shifts, (row + _PART / 2, col + _PART / 2), _STEP)
     spans = [(first, first + size) for first, size in zip(pan.first, pan.pan.shape[1:], strict=True)]
-    # What MS shows further down than PAN is brought there from further up.
-    return pan.moved(-displacement.at(pan.relation.inverse(), spans[0], spans[1]))
+    whole = slice(0, pan.pan.shape[1]), slice(0, pan.pan.shape[2])
+    moved, _ = moved_pan((pan.pan, pan.valid), whole, displacement.at(pan.relation.inverse(), spans[0], spans[1]))
+    return replace(pan, pan=moved)
 
 
 def _centred(image: FloatArray, use: NDArray[np.bool_]) -> FloatArray:

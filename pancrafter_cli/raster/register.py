@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pancrafter_cli.errors import GeometryError, UsageError
-from pancrafter_cli.geometry.matching import NEAR, SEARCH
+from pancrafter_cli.geometry.matching import SEARCH
+from pancrafter_cli.geometry.parts import NEAR
 from pancrafter_cli.geometry.registration import Shift, summarise, window_shifts
 from pancrafter_cli.raster.displacement import measure_displacement
 from pancrafter_cli.raster.scene import Scene
