@@ -39,10 +39,10 @@ VRT = """<VRTDataset subClass="VRTPansharpenedDataset">
 </VRTDataset>"""
 
 
-def load(folder: Path) -> Pair:
-    """The scene, registered and reduced."""
+def load(folder: Path, *, registered: bool) -> Pair:
+    """The scene, reduced."""
     with open_scene(folder / "pan.tif", [folder / "ms.tif"]) as opened:
-        scene, _ = register(opened)
+        scene, _ = register(opened, "auto" if registered else "off")
         gains = mtf_of(sensor_from_metadata(scene.metadata), scene.bands).ms
         if (folder / "gt.tif").exists():
             return referenced_pair(folder, gains)
@@ -70,10 +70,13 @@ def main() -> None:
     parser.add_argument("scenes", nargs="+")
     parser.add_argument("--model", default="universal-small")
     parser.add_argument("--consistency", type=int, help="back-projections of the model; default: those of sharpen")
+    parser.add_argument(
+        "--unregistered", action="store_true", help="take PAN and MS as they lie, on the whole and from place to place"
+    )
     options = parser.parse_args()
     print("| scene | method | ERGAS | SAM (degrees) |\n|---|---|---|---|")
     for name in options.scenes:
-        pair = load(options.root / name)
+        pair = load(options.root / name, registered=not options.unregistered)
         with tempfile.TemporaryDirectory() as work:
             pan, ms, _ = write_pair(pair, Path(work))
             images = {}
@@ -86,7 +89,7 @@ def main() -> None:
             ):
                 result = Path(work) / f"{len(images)}.tif"
                 # The truth lies where MS says, and so must what is compared with it: only PAN may move.
-                sharpen(pan, ms, result, registration="off", local_registration=True, **given)
+                sharpen(pan, ms, result, registration="off", local_registration=not options.unregistered, **given)
                 images[label] = read_array(result)
             images["GDAL weighted Brovey"] = brovey(pan, ms)
         # One set of pixels for all methods: those that every one of them could fill.
