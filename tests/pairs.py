@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pancrafter_cli.geometry.degrade import degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap
@@ -41,3 +43,14 @@ def write_truth(folder: Path, truth: NDArray[np.float64], ratio: int) -> None:
     facts = [FileFacts(transform=Affine(s, 0, 500_000, 0, -s, 5_700_000)) for s in (0.5, 0.5 * ratio)]
     write_tif(folder / "pan.tif", np.rint(truth.mean(axis=0, keepdims=True)).astype(np.uint16), facts[0])
     write_tif(folder / "ms.tif", np.rint(ms).astype(np.uint16), facts[1])
+
+
+def displace(pan: Path, amount: float, ratio: int = 4) -> NDArray[np.float64]:
+    """Move the content of PAN by up to so many MS pixels, smoothly; returns by how many, down and right (2, H, W)."""
+    with rasterio.open(pan, "r+") as file:
+        image = file.read(1).astype(float)
+        rows, cols = np.indices(image.shape).astype(float)
+        off = amount * np.stack([np.sin(2 * np.pi * cols / 400), np.cos(2 * np.pi * (rows + cols) / 500)])
+        moved = ndimage.map_coordinates(image, np.stack([rows, cols]) - ratio * off, order=3, mode="nearest")
+        file.write(np.rint(moved).clip(1, None).astype(np.uint16), 1)
+    return np.asarray(off)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import rasterio
 
-from pancrafter_cli.cli import options
+from pancrafter_cli.cli import main, options
 from pancrafter_cli.tasks.fusers import NETWORK
 from pancrafter_cli.tasks.tiles import DEFAULT_HALO
 from pancrafter_cli.zoo import DEFAULT_MODEL, SUMS_FILE, list_models, models_dir
@@ -22,6 +22,10 @@ def pancrafter(*args: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def test_these_are_the_commands() -> None:
+    assert {command.name for command in main.app.registered_commands} == set(COMMANDS)
 
 
 def test_help_names_every_command_and_loads_no_heavy_library() -> None:
@@ -114,6 +118,13 @@ def test_demo_scene_is_sharpened_better_than_it_came(tmp_path: Path) -> None:
     assert (tmp_path / "before-after.png").stat().st_size > 1000
     before, after = facts["scores"]["MS as delivered"], facts["scores"]["sharpened"]
     assert after[0] < 0.7 * before[0]
+    (tmp_path / "before-after.png").unlink()
+    (tmp_path / "before-after.png").mkdir()
+    files = sorted(tmp_path.iterdir())
+    in_the_way = pancrafter("demo", tmp_path, "--sharpened", sharp)
+    assert in_the_way.returncode == 1
+    assert in_the_way.stderr.startswith(f"error: {tmp_path / 'before-after.png'}: cannot be written (")
+    assert sorted(tmp_path.iterdir()) == files
     again = pancrafter("demo", tmp_path, "--size", 256)
     assert again.returncode == 1
     assert "--overwrite" in again.stderr

@@ -22,21 +22,10 @@ from pancrafter_cli.raster.displacement import Displacement, measure_displacemen
 from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import Scene, open_scene
 from pancrafter_cli.tasks.score import ScoreOptions, score
-from tests.pairs import write_pair, write_truth
+from tests.pairs import displace, write_pair, write_truth
 
 SIZE, RATIO = 512, 4
 Image = NDArray[np.float64]
-
-
-def displace(pan: Path, amount: float) -> Image:
-    """Move the content of PAN by up to so many MS pixels, smoothly; returns by how many, down and right (2, H, W)."""
-    rows, cols = np.mgrid[:SIZE, :SIZE].astype(float)
-    off = amount * np.stack([np.sin(2 * np.pi * cols / 400), np.cos(2 * np.pi * (rows + cols) / 500)])
-    with rasterio.open(pan, "r+") as file:
-        image = file.read(1).astype(float)
-        moved = ndimage.map_coordinates(image, np.stack([rows, cols]) - RATIO * off, order=3, mode="nearest")
-        file.write(np.rint(moved).clip(1, None).astype(np.uint16), 1)
-    return off
 
 
 def rmse(path: Path, truth: Image) -> float:

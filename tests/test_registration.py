@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pancrafter_cli import sharpen
 from pancrafter_cli.data.simulate import MS_GAINS, simulate_scene
 from pancrafter_cli.errors import GeometryError, UsageError
 from pancrafter_cli.geometry.degrade import degrade_weights
@@ -23,6 +24,7 @@ from pancrafter_cli.geometry.registration import Read, Shift, summarise, window_
 from pancrafter_cli.geometry.resample import apply_weights
 from pancrafter_cli.raster.register import judge, parse_registration, register
 from pancrafter_cli.raster.scene import Scene, open_scene
+from pancrafter_cli.tasks import memory
 from pancrafter_cli.tasks.inspect import inspect_scene
 from tests.scene_factory import PAN_TRANSFORM, FileFacts, ms_transform, write_tif
 
@@ -291,6 +293,19 @@ def test_windows_that_disagree_are_refused(tmp_path: Path) -> None:
     assert facts.displacement is not None
     found = {w.row > 60: w.dx for w in facts.displacement if w.matched and w.row in (30, 90)}
     assert found == pytest.approx({False: 0.0, True: 3.0}, abs=0.1)
+
+
+def test_inspect_names_the_tile_that_memory_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_scene(tmp_path, make_pair()).close()
+    found = []
+    for free in (1 << 40, 1 << 29):
+        monkeypatch.setattr(memory, "free_memory", lambda free=free: free)
+        found.append(inspect_scene(tmp_path / "pan.tif", (tmp_path / "ms.tif",)))
+    assert found[1].tile < found[0].tile
+    assert found[1].tiles > found[0].tiles
+    assert found[1].memory_bytes < found[0].memory_bytes
+    result = sharpen(tmp_path / "pan.tif", tmp_path / "ms.tif", tmp_path / "o.tif")
+    assert result.tile == found[1].tile
 
 
 def test_inspect_looks_at_the_scene_as_it_would_be_sharpened(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ from pancrafter_cli.tasks.fusers import FittedFuser
 from pancrafter_cli.tasks.memory import free_memory, parse_bytes, pick_tile, smaller_tile
 from pancrafter_cli.tasks.sharpen import sharpen_scene
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions, SharpenResult
+from tests.pairs import displace
+from tests.pairs import write_pair as write_pair_that_tells
 from tests.scene_factory import FileFacts, write_pair
 
 ROOT = Path(__file__).parents[1]
@@ -256,6 +258,23 @@ def test_other_options_start_over(runs: Runs, changes: dict[str, Any], said: str
     assert said in result.notices[0]
     runs.sharpen(**changes, output=runs.folder / "whole" / "p.tif")
     assert runs.left() == {"o.tif": (runs.folder / "whole" / "p.tif").read_bytes()}
+
+
+def test_pan_moved_from_place_to_place_starts_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "JOURNAL_SECONDS", 0.0)
+    write_pair_that_tells(tmp_path, seed=3, pan_size=512, ratio=4, bands=3)
+    displace(tmp_path / "pan.tif", 0.5)
+    options = SharpenOptions(
+        tmp_path / "pan.tif", (tmp_path / "ms.tif",), tmp_path / "out" / "o.tif", "exp", tile=256, registration="off"
+    )
+    options.output.parent.mkdir()
+    runs = Runs(tmp_path, options, {})
+    runs.interrupt()
+    result = runs.sharpen(local_registration=True)
+    assert result.registration.displacement is not None
+    assert result.notices[0].startswith("starting over: there is an unfinished run, but it was made with other ")
+    assert "registration" in result.notices[0]
+    assert list(runs.left()) == ["o.tif"]
 
 
 @pytest.mark.parametrize("resume", [True, False])

@@ -21,7 +21,15 @@ from pancrafter_cli.metrics.streaming import reduced_scores
 from pancrafter_cli.raster.scene import SceneOptions
 from pancrafter_cli.tasks import eval_cases
 from pancrafter_cli.tasks.eval_cases import Scoring, cases
-from pancrafter_cli.tasks.eval_options import Contestant, EvalOptions, EvalResult, EvalRow, contestants, means
+from pancrafter_cli.tasks.eval_options import (
+    Contestant,
+    EvalOptions,
+    EvalResult,
+    EvalRow,
+    contestants,
+    means,
+    settings,
+)
 from pancrafter_cli.tasks.eval_report import to_csv, to_markdown, write_evaluation
 from pancrafter_cli.tasks.evaluate import evaluate
 from pancrafter_cli.tasks.score import EXP, FUSED, ScoreOptions, score
@@ -96,6 +104,17 @@ def test_a_product_with_nodata_is_scored_where_it_is_valid(scene: Path) -> None:
     assert part.scores[EXP]["ergas"] != whole[EXP]["ergas"]
 
 
+def test_the_share_that_is_valid_counts_every_pixel_once(scene: Path) -> None:
+    """Blocks at the far edges are smaller than the others."""
+    with rasterio.open(scene / "truth.tif") as file:
+        image, facts = file.read()[:, :243, :210], FileFacts(transform=file.transform, nodata=0)
+    image[:, 240:] = 0
+    write_tif(scene / "edge.tif", image, facts)
+    with ExitStack() as stack:
+        found = score(ScoreOptions(scene / "edge.tif", reference=scene / "edge.tif"), stack).result
+    assert found.valid == pytest.approx(240 / 243, abs=1e-6)
+
+
 def written(path: Path, image: np.ndarray, like: Path, **facts: object) -> Path:
     with rasterio.open(like) as file:
         write_tif(path, image, FileFacts(transform=facts.get("transform", file.transform)))
@@ -113,6 +132,13 @@ def bad_scores(scene: Path) -> dict[str, tuple[ScoreOptions, type[PancrafterErro
     empty = scene / "empty.tif"
     write_tif(empty, np.zeros_like(image), FileFacts(transform=transform, nodata=0))
     pair = {"pan": scene / "pan.tif", "ms": (scene / "ms.tif",)}
+
+    def tagged(tag: str, value: str) -> Path:
+        path = written(scene / f"{tag}-{value}.tif", image, truth)
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(**{f"PANCRAFTER_{tag}": value})
+        return path
+
     return {
         "another size": (ScoreOptions(small, reference=truth), MetricError, "128 x 256"),
         "another band count": (ScoreOptions(bands, reference=truth), MetricError, "3 bands"),
@@ -129,13 +155,20 @@ def bad_scores(scene: Path) -> dict[str, tuple[ScoreOptions, type[PancrafterErro
         "both": (ScoreOptions(truth, reference=truth, **pair), UsageError, "reference and PAN"),
         "not of this scene": (ScoreOptions(small, **pair), MetricError, "overlap of PAN and MS"),
         "missing": (ScoreOptions(scene / "no.tif", reference=truth), RasterError, "no such file"),
+        "no ratio in its tag": (
+            ScoreOptions(tagged("RATIO", "four"), reference=truth),
+            RasterError,
+            "is 'four'",
+        ),
+        "half a shift": (ScoreOptions(tagged("SHIFT", "0.5"), **pair), RasterError, "_SHIFT is '0.5', expected 2"),
+        "no shift": (ScoreOptions(tagged("SHIFT", "nan,0"), **pair), RasterError, "_SHIFT is 'nan,0'"),
     }
 
 
 NAMES = [
     "another size", "another band count", "another place", "smaller than a block", "nothing valid", "unknown sensor",
     "no ratio", "no number", "no peak", "no border", "a border without reference", "nothing to score against", "both",
-    "not of this scene", "missing",
+    "not of this scene", "missing", "no ratio in its tag", "half a shift", "no shift",
 ]  # fmt: skip
 
 
@@ -283,6 +316,35 @@ def test_an_h5_file_scores_as_the_same_data_in_geotiffs(tmp_path: Path) -> None:
     ):
         assert (a.scene, a.protocol, a.method) == (b.scene, b.protocol, b.method)
         assert dict(a.scores) == dict(b.scores)
+
+
+def test_the_settings_say_how_published_patches_lie(tmp_path: Path) -> None:
+    def said(*names: str, **given: Any) -> dict[str, str]:
+        return settings(EvalOptions(tuple(map(Path, names)), CLASSICAL, **given))
+
+    lying = ("registration", "local registration", "geometry", "h5 files")
+    assert [said("a").get(name) for name in lying] == ["auto", "of all methods", "pixels are areas", None]
+    published = ["none", "none", "MS samples at 4k + 2", None]
+    assert [said("a.h5").get(name) for name in lying] == published
+    assert [said("a", geometry="toolbox").get(name) for name in lying] == published
+    mixed = ["off", "none", "pixels are areas", "not registered, MS samples at 4k + 2"]
+    assert [said("a", "b.h5", registration="off").get(name) for name in lying] == mixed
+
+
+def test_fractions_are_recognised_in_the_middle_of_a_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The corner may hold nothing at all."""
+    monkeypatch.setattr(eval_cases, "_LOOK", 16)
+    folder = tmp_path / "scene"
+    write_pair(folder, seed=5, pan_size=256, ratio=4, bands=3)
+    for name in ("pan", "ms"):
+        with rasterio.open(folder / f"{name}.tif") as file:
+            image, facts = file.read().astype(np.float32) / 1000, FileFacts(transform=file.transform)
+        edge = image.shape[1] // 4
+        image[:, :edge] = image[:, :, :edge] = 300
+        write_tif(folder / f"{name}.tif", image, facts)
+    (case,) = cases(folder, EvalOptions((folder,), CLASSICAL, protocols=("full",), registration="off"))
+    assert case.factor == 10_000
+    assert "holds fractions" in case.warnings[0]
 
 
 def test_the_network_takes_part_once_with_each_number_of_back_projections(tmp_path: Path) -> None:

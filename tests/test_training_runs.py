@@ -285,6 +285,21 @@ def test_a_log_is_cut_back_to_the_step_a_run_goes_on_from(tmp_path: Path) -> Non
     assert [row["loss"] for row in csv.DictReader((tmp_path / "log.csv").open())] == ["0.300000"]
 
 
+@pytest.mark.parametrize("step", [0, 100])
+def test_a_log_of_which_a_kill_left_nothing_is_begun_again(tmp_path: Path, step: int) -> None:
+    (tmp_path / "log.csv").touch()
+    with Journal(tmp_path, step) as journal:
+        journal.log(150, 0.2, 1e-3, 1.0)
+    assert [row["step"] for row in csv.DictReader((tmp_path / "log.csv").open())] == ["150"]
+
+
+def test_a_log_of_something_else_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("name,value\nsomebody,else\n")
+    with pytest.raises(OutputError, match="not a log that training wrote"):
+        Journal(tmp_path, 100)
+    assert (tmp_path / "log.csv").read_text() == "name,value\nsomebody,else\n"
+
+
 def test_a_run_begun_anew_forgets_the_best_of_one_without_a_checkpoint(held_out: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     config = recipe(held_out, validate=("val-*",))

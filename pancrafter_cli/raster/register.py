@@ -21,6 +21,7 @@ Outcome = Literal[
 DEFAULT_REGISTRATION: Choice = "auto"
 _SLACK = 0.02  # MS pixels by which the spread of the windows may grow by chance
 SMALLEST_SHIFT, LARGEST_SHIFT = 0.05, 2.0  # MS pixels: less is not worth a correction, more is no longer plausible
+_DECIMALS = 4  # of a measured shift, in MS pixels
 
 SHIFT_TAG, DISPLACEMENT_TAG = "PANCRAFTER_SHIFT", "PANCRAFTER_DISPLACEMENT"
 
@@ -110,7 +111,7 @@ class Registration:
     def tags(self) -> dict[str, str]:
         """What the product's metadata say: what was corrected (x,y in MS pixels), and how that came about."""
         dx, dy = (self.dx, self.dy) if self.applied else (0.0, 0.0)
-        tags = {SHIFT_TAG: f"{dx:.4g},{dy:.4g}", "PANCRAFTER_REGISTRATION": f"{self.mode}: {self.text}"}
+        tags = {SHIFT_TAG: f"{dx:.15g},{dy:.15g}", "PANCRAFTER_REGISTRATION": f"{self.mode}: {self.text}"}
         if self.displacement is not None:
             tags[DISPLACEMENT_TAG] = ",".join(f"{length:.3g}" for length in self.displacement)
         return tags
@@ -161,7 +162,9 @@ def judge(shift: Shift) -> Registration:
     """What "auto" makes of a measured shift, with those that `register` refuses."""
     outcome = _outcome(shift)
     applied = outcome == "corrected"
-    facts = shift.dx, shift.dy, shift.spread, shift.windows, shift.looked
+    # To what can be written down: the product's tag, given as --registration, corrects exactly the same.
+    dx, dy = round(shift.dx, _DECIMALS), round(shift.dy, _DECIMALS)
+    facts = dx, dy, shift.spread, shift.windows, shift.looked
     return Registration(*facts, applied, "auto", outcome, shift.textured)
 
 

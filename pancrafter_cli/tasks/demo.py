@@ -127,7 +127,7 @@ def _draw(path: Path, coarse: NDArray[np.float32], pan: NDArray[np.float32], sha
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
         raise OutputError(
-            f"{path}: cannot be written ({error.strerror})", "make room, or choose another folder"
+            f"{path}: cannot be written ({error.strerror or error})", "make room, or choose another folder"
         ) from error
 
 

@@ -155,21 +155,21 @@ def check(options: EvalOptions) -> None:
 
 def settings(options: EvalOptions) -> dict[str, str]:
     """What the numbers depend on, for people."""
-    published = sum(options.geometry == "toolbox" or path.suffix in H5_SUFFIXES for path in options.scenes)
-    local = "of all methods" if locally(options.registration, options.local_registration) else "none"
-    registration, geometry = str(options.registration), "pixels are areas"
-    if published == len(options.scenes):
-        registration, local, geometry = "none", "none", "MS samples at 4k + 2"
-    elif published:
-        registration, geometry = f"{registration}, h5 none", f"{geometry}, h5: MS samples at 4k + 2"
-        local += ", h5 none" if local != "none" else ""
+    patches = [options.geometry == "toolbox" or path.suffix in H5_SUFFIXES for path in options.scenes]
+    lying = {"registration": "none", "local registration": "none", "geometry": "MS samples at 4k + 2"}
+    if not all(patches):
+        local = "of all methods" if locally(options.registration, options.local_registration) else "none"
+        lying = {
+            "registration": str(options.registration),
+            "local registration": local,
+            "geometry": "pixels are areas",
+            **({"h5 files": "not registered, MS samples at 4k + 2"} if any(patches) else {}),
+        }
     return {
         "scenes": str(len(options.scenes)),
         "protocols": ", ".join(options.protocols),
-        "local registration": local,
-        "geometry": geometry,
+        **lying,
         "MTF": options.sensor or "of the sensor the metadata name, else generic (0.30, PAN 0.15)",
-        "registration": registration,
         "border left out": str(options.cut),
         "blocks": "32 x 32 pixels",
         EXP: "MS brought to the PAN grid, nothing sharpened",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pancrafter_cli.errors import GeometryError, MetricError, UsageError
+from pancrafter_cli.errors import GeometryError, MetricError, RasterError, UsageError
 from pancrafter_cli.geometry.sensors import SensorMtf, mtf_of, sensor_from_metadata
 from pancrafter_cli.geometry.toolbox import shrink, upsample23
 from pancrafter_cli.metrics.full import FullScores, score_full
@@ -118,7 +118,7 @@ def score(options: ScoreOptions, stack: ExitStack) -> Measured:
         return _at_full_resolution(options, fused, scene, "none, MS lies as published patches have it")
     # Where a product's PAN was moved to MS, it shows what that shows; others lie where PAN lies.
     tags = read_finished(options.fused).tags
-    choice = options.registration or _as_made(tags)
+    choice = options.registration or _as_made(options.fused, tags)
     scene, registration = register(scene, choice or DEFAULT_REGISTRATION, DISPLACEMENT_TAG in tags)
     said = ", by the product's tags" if options.registration is None and choice is not None else ""
     return _at_full_resolution(options, fused, scene, f"{registration.text}{said}")
@@ -132,10 +132,26 @@ def check_numbers(cut: int, peak: float | None) -> None:
         raise UsageError(f"--peak {peak:g}: expected the greatest DN", "for example 2047 for 11 bits")
 
 
-def _as_made(tags: Mapping[str, str]) -> Choice | None:
+def _as_made(path: Path, tags: Mapping[str, str]) -> Choice | None:
     """The shift (dx, dy) that the product's tags say was corrected; None where they say nothing."""
-    dx, _, dy = tags.get(SHIFT_TAG, "").partition(",")
-    return (float(dx), float(dy)) if dx and dy else None
+    said = _tagged_numbers(path, tags, SHIFT_TAG, 2, "--registration")
+    return (said[0], said[1]) if said else None
+
+
+def _tagged_numbers(path: Path, tags: Mapping[str, str], name: str, count: int, flag: str) -> tuple[float, ...]:
+    """The numbers of a product's tag; none where it has no such tag. Raises RasterError where it has others."""
+    if name not in tags:
+        return ()
+    try:
+        numbers = tuple(float(part) for part in tags[name].split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise RasterError(
+            f"{path}: its tag {name} is '{tags[name]}', expected {count} number{'s' * (count > 1)}",
+            f"give {flag}, or sharpen again",
+        )
+    return numbers
 
 
 def _check_for_reference(options: ScoreOptions) -> None:
@@ -159,8 +175,8 @@ def _ratio(options: ScoreOptions) -> tuple[float, str]:
         if not 1 < options.ratio < math.inf:
             raise UsageError(f"--ratio {options.ratio:g}: expected MS over PAN pixel size, above 1", "for example 4")
         return options.ratio, "as given"
-    said = read_finished(options.fused).tags.get("PANCRAFTER_RATIO")
-    return (float(said), "by the product's tags") if said else (_RATIO, "assumed, see --ratio")
+    said = _tagged_numbers(options.fused, read_finished(options.fused).tags, "PANCRAFTER_RATIO", 1, "--ratio")
+    return (said[0], "by the product's tags") if said else (_RATIO, "assumed, see --ratio")
 
 
 def _against_reference(options: ScoreOptions, fused: RasterFile, reference: RasterFile) -> Measured:

@@ -88,7 +88,7 @@ def sharpen_scene(
         judge = Judge(scene, registration, layer=options.confidence is not None)
         run = _Run(options, scene, registration, fuser, judge, lambda: input_tags(hashes.result()))
         total, tiling, tags = run.fitted(runner.spec.config.width if runner is not None else 0, progress, tell)
-        after = _finish(options, scene, registration, tags)
+        after = _finish(options, scene, tags)
         return SharpenResult(
             output=options.output,
             layout=layout,
@@ -118,7 +118,7 @@ def sharpen_scene(
 
 @dataclass(frozen=True)
 class _Run:
-    """A scene ready to be sharpened; `inputs` waits for the tags of the files."""
+    """A scene ready to be sharpened; `inputs` waits for the tags of the input files."""
 
     options: SharpenOptions
     scene: Scene
@@ -196,7 +196,7 @@ def _check_room(options: SharpenOptions, scene: Scene, notice: Notice) -> None:
     check_room(files, scene.statistics.valid_fraction, notice)
 
 
-def _finish(options: SharpenOptions, scene: Scene, registration: Registration, tags: dict[str, str]) -> Afterwards:
+def _finish(options: SharpenOptions, scene: Scene, tags: dict[str, str]) -> Afterwards:
     """What was asked for besides the pixels."""
     found = Afterwards()
     if options.score:
@@ -205,7 +205,6 @@ def _finish(options: SharpenOptions, scene: Scene, registration: Registration, t
             pan=options.pan,
             ms=options.ms,
             sensor=options.sensor,
-            registration=(registration.dx, registration.dy) if registration.applied else "off",
             scene=_scene_options(options),
         )
         found = add_scores(asked)
