@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.signal import resample
 
 from pancrafter_cli import sharpen
 from pancrafter_cli.geometry.parts import correlation_shifts, part_shifts
@@ -85,6 +86,15 @@ def test_no_part_fits_more_than_entirely(seed: int, size: int, sigma: float, ali
     assert 0 <= found[0, 2] <= 1 + 1e-9
 
 
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (15, 17)])
+def test_between_pixels_pan_is_what_its_waves_make_it(height: int, width: int) -> None:
+    """Of PAN that is white to the finest wave, too: MS is PAN half a pixel further up and left."""
+    pan = np.random.default_rng(3).standard_normal((1, 1, height + 4, width + 4))
+    halves = resample(resample(pan, 2 * (height + 4), axis=2), 2 * (width + 4), axis=3)
+    found = correlation_shifts(pan, halves[..., 1::2, 1::2][..., 2 : height + 2, 2 : width + 2])
+    assert found[0] == pytest.approx([-0.5, -0.5, 1], abs=0.004)
+
+
 def test_pan_that_is_one_for_all_bands_is_given_once() -> None:
     rng = np.random.default_rng(4)
     pan, ms = smooth(rng, (3, 1, 24, 24)), smooth(rng, (3, 2, 20, 20))
@@ -120,6 +130,21 @@ def test_the_displacement_is_found(tmp_path: Path) -> None:
     # MS lies to the other side of PAN.
     assert np.median(np.abs(found + off)) < 0.08
     assert np.percentile(np.abs(found + off)[:, 32:-32, 32:-32], 95) < 0.25
+
+
+def test_a_band_without_values_hides_nothing_from_the_others(tmp_path: Path) -> None:
+    write_pair(tmp_path, seed=3, pan_size=SIZE, ratio=RATIO, bands=3)
+    off = displace(tmp_path / "pan.tif", 0.7)
+    with rasterio.open(tmp_path / "ms.tif", "r+") as file:
+        image = file.read()
+        image[0, :, : SIZE // RATIO // 2] = 0
+        file.write(image)
+        file.nodata = 0
+    with lying(tmp_path) as scene:
+        measured = measure_displacement(scene)
+        assert measured is not None
+        found = measured.at(scene.ms_map, (0, SIZE), (0, SIZE)) / RATIO
+    assert np.median(np.abs(found + off)[:, :, : SIZE // 2 - 64]) < 0.08
 
 
 @pytest.mark.parametrize("method", ["network", "mtf-glp-fs"])

@@ -154,6 +154,9 @@ def test_the_correction_that_was_made_counts_in_the_scores(tmp_path: Path) -> No
     files = tmp_path / "pan.tif", tmp_path / "ms.tif"
     result = sharpen(*files, tmp_path / "o.tif", method="gsa", score=True)
     assert result.registration.applied
+    with rasterio.open(tmp_path / "o.tif") as file:
+        told = tuple(map(float, file.tags()["PANCRAFTER_SHIFT"].split(",")))
+    assert told == (result.registration.dx, result.registration.dy)  # --registration with the tag does the same
 
     def scored(registration: tuple[float, float] | str) -> float:
         with ExitStack() as stack:

@@ -107,12 +107,12 @@ def test_a_product_with_nodata_is_scored_where_it_is_valid(scene: Path) -> None:
 def test_the_share_that_is_valid_counts_every_pixel_once(scene: Path) -> None:
     """Blocks at the far edges are smaller than the others."""
     with rasterio.open(scene / "truth.tif") as file:
-        image, facts = file.read()[:, :243, :210], FileFacts(transform=file.transform, nodata=0)
-    image[:, 240:] = 0
+        image, facts = file.read()[:, :244, :210], FileFacts(transform=file.transform, nodata=0)
+    image[:, 241:] = 0
     write_tif(scene / "edge.tif", image, facts)
     with ExitStack() as stack:
         found = score(ScoreOptions(scene / "edge.tif", reference=scene / "edge.tif"), stack).result
-    assert found.valid == pytest.approx(240 / 243, abs=1e-6)
+    assert found.valid == pytest.approx(241 / 244, abs=1e-6)
 
 
 def written(path: Path, image: np.ndarray, like: Path, **facts: object) -> Path:
