@@ -22,9 +22,9 @@ from pancrafter_cli.errors import ModelError, OutputError, TrainingError, UsageE
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.runtime.torch_runner import TorchRunner
 from pancrafter_cli.tasks.checkpoint import restore_checkpoint, written_whole
+from pancrafter_cli.tasks.course import Course
 from pancrafter_cli.tasks.eval_options import EvalOptions, contestants
 from pancrafter_cli.tasks.evaluate import evaluate
-from pancrafter_cli.tasks.journal import Journal
 from pancrafter_cli.tasks.learner import is_finished, learning_rate, start_learner, take_step
 from pancrafter_cli.tasks.train import train
 from pancrafter_cli.tasks.validation import examine, prepare_exams
@@ -269,34 +269,34 @@ def test_without_tensorboard_there_are_csv_files(
 
 
 def test_a_log_is_cut_back_to_the_step_a_run_goes_on_from(tmp_path: Path) -> None:
-    with Journal(tmp_path, 0) as journal:
+    with Course(tmp_path, 0) as course:
         for step in (50, 100, 150):
-            journal.log(step, 0.1, 1e-3, 1.0)
-    with Journal(tmp_path, 100) as journal:
-        journal.log(150, 0.2, 1e-3, 1.0)
+            course.log(step, 0.1, 1e-3, 1.0)
+    with Course(tmp_path, 100) as course:
+        course.log(150, 0.2, 1e-3, 1.0)
     rows = list(csv.DictReader((tmp_path / "log.csv").open()))
     assert [(row["step"], row["loss"]) for row in rows] == [
         ("50", "0.100000"),
         ("100", "0.100000"),
         ("150", "0.200000"),
     ]
-    with Journal(tmp_path, 0) as journal:
-        journal.log(50, 0.3, 1e-3, 1.0)
+    with Course(tmp_path, 0) as course:
+        course.log(50, 0.3, 1e-3, 1.0)
     assert [row["loss"] for row in csv.DictReader((tmp_path / "log.csv").open())] == ["0.300000"]
 
 
 @pytest.mark.parametrize("step", [0, 100])
 def test_a_log_of_which_a_kill_left_nothing_is_begun_again(tmp_path: Path, step: int) -> None:
     (tmp_path / "log.csv").touch()
-    with Journal(tmp_path, step) as journal:
-        journal.log(150, 0.2, 1e-3, 1.0)
+    with Course(tmp_path, step) as course:
+        course.log(150, 0.2, 1e-3, 1.0)
     assert [row["step"] for row in csv.DictReader((tmp_path / "log.csv").open())] == ["150"]
 
 
 def test_a_log_of_something_else_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("name,value\nsomebody,else\n")
     with pytest.raises(OutputError, match="not a log that training wrote"):
-        Journal(tmp_path, 100)
+        Course(tmp_path, 100)
     assert (tmp_path / "log.csv").read_text() == "name,value\nsomebody,else\n"
 
 

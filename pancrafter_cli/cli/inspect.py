@@ -23,7 +23,9 @@ def command(
     nodata: opt.Nodata = None,
     dem: opt.Dem = None,
     displacement: bool = typer.Option(
-        False, "--displacement", help="Show the shift in each window: x, y in MS pixels."
+        False,
+        "--displacement",
+        help="Show the shift of MS against PAN in each window, as delivered: x, y in MS pixels.",
     ),
     as_json: opt.AsJson = False,
 ) -> None:

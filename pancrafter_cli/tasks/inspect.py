@@ -36,7 +36,8 @@ class SceneFacts:
     """What the tool sees: shapes as (rows, columns), pixel sizes (x, y) in CRS units, shares from 0 to 1.
 
     pan_peak, ms_peak: the greatest DN by the metadata, None where these do not tell. shift: of MS against PAN, and what
-    `sharpen` makes of it unless told otherwise. displacement: the shift window by window, None when not asked for.
+    `sharpen` makes of it unless told otherwise. displacement: the shift window by window, before anything is
+    corrected, None when not asked for.
     ms_mtf: gain at the MS Nyquist frequency of the blur that takes PAN to MS. correlation: of PAN degraded to the MS
     grid with each band, after that correction. passes: how often a tile goes through the network to cover all bands.
     notices: how PAN and MS were placed.

@@ -30,7 +30,7 @@ from pancrafter_cli.tasks.checkpoint import (
     write_model,
     written_whole,
 )
-from pancrafter_cli.tasks.journal import Journal
+from pancrafter_cli.tasks.course import Course
 from pancrafter_cli.tasks.learner import LOSSES, Learner, is_finished, learning_rate, start_learner, take_step
 from pancrafter_cli.tasks.run_record import record_run
 from pancrafter_cli.tasks.validation import Exam, examine, prepare_exams
@@ -87,8 +87,8 @@ def train(
     record_run(run, config, gathered, learner)
     names = tuple(entry.name for entry in gathered.entries)
     training = _Run(config, run, learner, SourcePool(gathered.sources, config), exams, names, progress, warn)
-    with Journal(run, learner.step) as journal:
-        training.go(journal, config.steps if stop_at is None else min(stop_at, config.steps))
+    with Course(run, learner.step) as course:
+        training.go(course, config.steps if stop_at is None else min(stop_at, config.steps))
     return training.result((*gathered.skipped, *no_exams))
 
 
@@ -108,7 +108,7 @@ class _Run:
     validated: float = field(default_factory=time.monotonic)
     warned: int = 0
 
-    def go(self, journal: Journal, last: int) -> None:
+    def go(self, course: Course, last: int) -> None:
         """Train up to step `last`, or until the time is over; save and validate in between and at the end."""
         config, learner = self.config, self.learner
         began = time.monotonic() - learner.seconds
@@ -117,22 +117,22 @@ class _Run:
             (self.folder / BEST_FILE).unlink(missing_ok=True)  # of a run that never came to its first checkpoint
             if self.exams:
                 # Should training only make things worse, what it started from remains the best.
-                self._validate(journal)
+                self._validate(course)
         with closing(prefetch(self.pool, config, first, last)) as batches:
             for batch in batches:
                 take_step(learner, batch, config)
                 learner.seconds = time.monotonic() - began
                 finished = learner.step == last or is_finished(config, learner)
                 if finished or learner.step % LOSSES == 0:
-                    self._report(journal)
+                    self._report(course)
                 if finished:
                     break
                 if self.exams and time.monotonic() - self.validated > config.validate_minutes * 60:
-                    self._validate(journal)
+                    self._validate(course)
                 if time.monotonic() - self.saved > config.checkpoint_minutes * 60:
                     self._save()
         if self.exams and learner.step > first:
-            self._validate(journal)
+            self._validate(course)
         self._save()
 
     def result(self, skipped: tuple[Skipped, ...]) -> TrainResult:
@@ -147,21 +147,21 @@ class _Run:
         facts = read_spec(best).training
         return TrainResult(self.learner.step, loss, model, skipped, facts["steps"], best_score(self.folder))
 
-    def _report(self, journal: Journal) -> None:
+    def _report(self, course: Course) -> None:
         learner, loss = self.learner, self.learner.loss
-        journal.log(learner.step, loss, learning_rate(self.config, learner), learner.seconds)
+        course.log(learner.step, loss, learning_rate(self.config, learner), learner.seconds)
         self.progress(learner.step, self.config.steps, loss)
         for skipped in self.pool.skipped[self.warned :]:
             self.warn(f"{skipped.name} is left out: {skipped.reason}")
             self.warned += 1
 
-    def _validate(self, journal: Journal) -> None:
+    def _validate(self, course: Course) -> None:
         """Score the averaged weights, and keep them if they are the best so far."""
         learner = self.learner
         network = PanCrafter(self.config.network)
         network.load_state_dict(learner.ema)
         report = examine(self.exams, TorchRunner(Model(network, self._spec(), ""), learner.device))
-        journal.validated(learner.step, learner.seconds, report)
+        course.validated(learner.step, learner.seconds, report)
         best = best_score(self.folder)
         if best is None or report.relative_ergas < best:
             facts = {"validation_ergas": report.relative_ergas, "validation_scenes": [e.name for e in self.exams]}

@@ -22,7 +22,7 @@ _LOG_HEAD = ("step", "loss", "learning_rate", "seconds")
 _VALIDATION_HEAD = ("step", "seconds", "scene", "ergas", "sam", "q2n", "exp_ergas", "exp_sam", "exp_q2n")
 
 
-class Journal:
+class Course:
     """Writes down a run in its folder, from `step` on: what an interrupted run wrote beyond that is dropped.
 
     From step 0 on, that is all of it. A context manager. Raises OutputError when the folder cannot be written to.
