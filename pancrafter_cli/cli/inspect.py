@@ -25,7 +25,7 @@ def command(
     displacement: bool = typer.Option(
         False,
         "--displacement",
-        help="Show the shift of MS against PAN in each window, as delivered: x, y in MS pixels.",
+        help="Show how far MS lies off PAN in each window, as delivered: x, y in MS pixels.",
     ),
     as_json: opt.AsJson = False,
 ) -> None:
