@@ -5,7 +5,8 @@
 
 Every scene is a folder with pan.tif and ms.tif, reduced as `pancrafter eval` does it: MS is the truth, PAN is brought
 to its grid, MS is degraded. Where a gt.tif exists it is the truth and PAN is used as it is. The reduced scene is
-written as GeoTIFFs, and each method works on those files.
+written as GeoTIFFs, and each method works on those files. PAN and MS are registered before they are reduced, and the
+tool moves PAN from place to place after that; with --unregistered neither is done.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ VRT = """<VRTDataset subClass="VRTPansharpenedDataset">
 
 
 def load(folder: Path, *, registered: bool) -> Pair:
-    """The scene, reduced."""
+    """The scene, reduced; before that PAN and MS are registered or taken as they lie."""
     with open_scene(folder / "pan.tif", [folder / "ms.tif"]) as opened:
-        scene, _ = register(opened, "auto" if registered else "off")
-        gains = mtf_of(sensor_from_metadata(scene.metadata), scene.bands).ms
+        gains = mtf_of(sensor_from_metadata(opened.metadata), opened.bands).ms
         if (folder / "gt.tif").exists():
             return referenced_pair(folder, gains)
+        scene, _ = register(opened, "auto" if registered else "off")
         return reduce_scene(scene, folder.name, gains, 1024)
 
 

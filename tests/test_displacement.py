@@ -86,6 +86,23 @@ def test_no_part_fits_more_than_entirely(seed: int, size: int, sigma: float, ali
     assert 0 <= found[0, 2] <= 1 + 1e-9
 
 
+def test_no_shift_goes_beyond_what_is_looked_at() -> None:
+    scene = smooth(np.random.default_rng(5), (20, 40, 40))
+    there = ndimage.shift(scene, (0, 2.3, -2.4), order=3)
+    found = correlation_shifts(scene[:, None, 10:30, 10:30], there[:, None, 12:28, 12:28])
+    assert np.abs(found[:, :2]).max() <= 2
+    assert (found[:, :2] == (2, -2)).all(axis=1).mean() > 0.5
+
+
+@pytest.mark.parametrize("period", [1.9, 3.1, 40.0])
+def test_stripes_tell_no_shift(period: float) -> None:
+    """Along them any other fits as well, and so does one a stripe further on."""
+    rows, cols = np.mgrid[:20, :20]
+    stripes = np.cos(2 * np.pi * (0.8 * rows + 0.6 * cols) / period)[None, None]
+    stripes -= stripes.mean()
+    assert not correlation_shifts(stripes, stripes[..., 2:-2, 2:-2]).any()
+
+
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (15, 17)])
 def test_between_pixels_pan_is_what_its_waves_make_it(height: int, width: int) -> None:
     """Of PAN that is white to the finest wave, too: MS is PAN half a pixel further up and left."""
@@ -109,7 +126,7 @@ def test_parts_without_detail_tell_nothing() -> None:
 @settings(deadline=None, max_examples=30)
 def test_every_pixel_lies_in_a_part(height: int, width: int, step: int) -> None:
     pan = smooth(np.random.default_rng(0), (1, height + 4, width + 4))[:, 2:-2, 2:-2]
-    found = part_shifts(np.pad(pan, ((0, 0), (2, 2), (2, 2))), pan, 2 * step, step)
+    found = part_shifts(np.pad(pan, ((0, 0), (2, 2), (2, 2))), pan, step)
     reach = [(n - 1) * step + 2 * step for n in found.shape[:2]]
     assert reach[0] >= height
     assert reach[1] >= width

@@ -65,6 +65,18 @@ def test_the_mtf_of_a_scene_is_found(tmp_path: Path, gain: float, ratio: int) ->
     assert measured(*write_scene(tmp_path, gain, ratio)) == pytest.approx(gain, abs=0.04)
 
 
+@pytest.mark.parametrize(("size", "told"), [((2, 3), False), ((4, 4), False), ((8, 8), True)])
+def test_a_handful_of_pixels_does_not_tell_it(tmp_path: Path, size: tuple[int, int], told: bool) -> None:
+    pan, ms = write_scene(tmp_path, 0.6)
+    for path, step in ((pan, 1), (ms, 4)):
+        with rasterio.open(path) as file:
+            image = file.read()[:, : size[0] * 4 // step, : size[1] * 4 // step]
+        write_tif(path, image, FileFacts(transform=Affine(step, 0, 0, 0, -step, 0)))
+    with open_scene(pan, [ms]) as scene:
+        assert (scene.statistics.ms_mtf_source == "measured") == told
+        assert told or scene.statistics.ms_mtf == DEFAULT_MS_GAIN
+
+
 def test_nodata_and_noise_do_not_move_it(tmp_path: Path) -> None:
     assert measured(*write_scene(tmp_path, 0.4, noise=0.03, hole=True)) == pytest.approx(0.4, abs=0.04)
 

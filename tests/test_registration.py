@@ -240,7 +240,7 @@ def test_a_shift_is_corrected_and_told(tmp_path: Path) -> None:
         assert (told.outcome, told.applied, told.mode) == ("corrected", True, "auto")
         assert corrected.shift == (told.dx, told.dy) == pytest.approx((0.5, -0.37), abs=0.05)
         assert scene.shift == (0.0, 0.0)
-        assert told.tags["PANCRAFTER_SHIFT"] == f"{told.dx:.4g},{told.dy:.4g}"
+        assert tuple(map(float, told.tags["PANCRAFTER_SHIFT"].split(","))) == (told.dx, told.dy)
         assert "corrected" in told.text
         left = summarise(window_shifts(corrected))
         assert math.hypot(left.dx, left.dy) < 0.02
@@ -279,6 +279,18 @@ def test_a_shift_too_far_is_refused_with_numbers_and_flags(tmp_path: Path) -> No
         register(scene)
     assert "--registration=2." in refused.value.hint
     assert "--registration off" in refused.value.hint
+
+
+@pytest.mark.parametrize(("width", "found"), [(100, True), (60, False), (40, False)])
+def test_a_pan_that_is_mostly_nodata_is_not_taken_for_another_place(width: int, found: bool) -> None:
+    """Windows of which next to nothing lies under it say nothing, neither for nor against."""
+    pair = make_pair(shift=(0.5, -0.3))
+    rows, cols = np.indices(pair.pan.shape)
+    strip = np.abs(rows - cols) < width / 2
+    told = judge(measured(replace(pair, pan=np.where(strip, pair.pan, 0), pan_valid=strip)))
+    assert told.outcome == ("corrected" if found else "unmeasured")
+    if found:
+        assert (told.dx, told.dy) == pytest.approx((0.5, -0.3), abs=0.05)
 
 
 def test_windows_that_disagree_are_refused(tmp_path: Path) -> None:

@@ -160,6 +160,7 @@ def bad_scores(scene: Path) -> dict[str, tuple[ScoreOptions, type[PancrafterErro
             RasterError,
             "is 'four'",
         ),
+        "ratio 0 in its tag": (ScoreOptions(tagged("RATIO", "0"), reference=truth), RasterError, "is 0, expected"),
         "half a shift": (ScoreOptions(tagged("SHIFT", "0.5"), **pair), RasterError, "_SHIFT is '0.5', expected 2"),
         "no shift": (ScoreOptions(tagged("SHIFT", "nan,0"), **pair), RasterError, "_SHIFT is 'nan,0'"),
     }
@@ -168,7 +169,7 @@ def bad_scores(scene: Path) -> dict[str, tuple[ScoreOptions, type[PancrafterErro
 NAMES = [
     "another size", "another band count", "another place", "smaller than a block", "nothing valid", "unknown sensor",
     "no ratio", "no number", "no peak", "no border", "a border without reference", "nothing to score against", "both",
-    "not of this scene", "missing", "no ratio in its tag", "half a shift", "no shift",
+    "not of this scene", "missing", "no ratio in its tag", "ratio 0 in its tag", "half a shift", "no shift",
 ]  # fmt: skip
 
 

@@ -80,14 +80,15 @@ def pan_reach(ratio: float) -> float:
 
 def surface(sample: Sample) -> FloatArray | None:
     """Share of PAN's detail that MS explains at each whole shift (2 S + 1, 2 S + 1); None without enough pixels."""
-    use = _eroded(sample.ms_valid)
-    if int(use.sum()) < _FEWEST_PIXELS:
-        return None
-    height, width = use.shape
+    height, width = sample.ms_valid.shape
     rows, cols = (
         a.crop_dst(-SEARCH, n + SEARCH) for a, n in ((sample.to_pan.rows, height), (sample.to_pan.cols, width))
     )
     low, covered = _degraded(sample, rows, cols)
+    # Where there is no PAN, MS has nothing that could be found or missed.
+    use = _eroded(sample.ms_valid) & covered[SEARCH:-SEARCH, SEARCH:-SEARCH]
+    if int(use.sum()) < _FEWEST_PIXELS:
+        return None
     covered = _eroded(covered)
     detail = _detail(low) * covered
     bands = _detail(sample.ms) * use
@@ -101,7 +102,11 @@ def surface(sample: Sample) -> FloatArray | None:
     cross = correlate(detail, bands)
     power = np.linalg.pinv(np.einsum("ihw,jhw->ij", bands, bands), rcond=1e-6, hermitian=True)
     energy, count = correlate(detail**2, use.astype(float)), correlate(covered.astype(float), use.astype(float))
-    enough = (count > 0.5 * use.sum()) & (energy > 1e-9 * energy.max(initial=0.0))
+    covering = count > 0.5 * use.sum()
+    # Without PAN where the georeferencing looks for it, what it shows elsewhere is no evidence.
+    if not covering[SEARCH, SEARCH]:
+        return None
+    enough = covering & (energy > 1e-9 * energy.max(initial=0.0))
     explained = np.einsum("iyx,ij,jyx->yx", cross, power, cross)
     return np.where(enough, explained / np.where(enough, energy, 1), 0.0)
 

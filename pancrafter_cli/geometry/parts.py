@@ -18,21 +18,21 @@ _FINER = np.arange(-2, 3) / 9, np.arange(-1, 2) / 27  # then around the best of 
 _LAST = np.arange(-1, 2) / 81  # through which a parabola is laid at the end
 
 
-def part_shifts(pan: FloatArray, ms: FloatArray, part: int, step: int) -> FloatArray:
-    """`correlation_shifts` of parts of an image, `step` pixels apart and `part` a side: (rows, cols, 3).
+def part_shifts(pan: FloatArray, ms: FloatArray, step: int) -> FloatArray:
+    """`correlation_shifts` of parts of an image, `step` pixels apart and twice as much a side: (rows, cols, 3).
 
     pan, ms: detail on one grid, of PAN (C or 1, h + 4, w + 4) with NEAR pixels more on every side than MS (C, h, w).
     Every pixel of MS lies in a part; what its last parts lack is taken for no detail.
     """
     counts = [max(1, math.ceil(size / step) - 1) for size in ms.shape[1:]]
-    room = [(0, 0), *((0, (n - 1) * step + part - size) for n, size in zip(counts, ms.shape[1:], strict=True))]
+    room = [(0, 0), *((0, (n + 1) * step - size) for n, size in zip(counts, ms.shape[1:], strict=True))]
 
     def parts(image: FloatArray, side: int) -> FloatArray:
         windows = np.lib.stride_tricks.sliding_window_view(np.pad(image, room), (side, side), axis=(1, 2))
         apart = windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4)
         return apart.reshape(-1, len(image), side, side)
 
-    return correlation_shifts(parts(pan, part + 2 * NEAR), parts(ms, part)).reshape(*counts, 3)
+    return correlation_shifts(parts(pan, 2 * (step + NEAR)), parts(ms, 2 * step)).reshape(*counts, 3)
 
 
 def correlation_shifts(pan: FloatArray, ms: FloatArray) -> FloatArray:
@@ -41,8 +41,8 @@ def correlation_shifts(pan: FloatArray, ms: FloatArray) -> FloatArray:
     pan, ms: detail on one grid, of PAN (N, C or 1, h + 4, w + 4), where it depends on the band or not, with NEAR pixels
     more on every side than MS (N, C, h, w). The shift is the one at which the squares of the bands' correlations with
     PAN, where positive, add up to most, at most 2 pixels; 0 where no band has any, and where another
-    shift, elsewhere, fits nearly as well. How well: the mean of these squares. Coarser than `match`, but needs no start
-    and no PAN pixels.
+    shift, elsewhere, fits nearly as well. How well: the mean of these squares. Coarser than `matching.match`, but needs
+    no start and no PAN pixels.
     """
     count, bands, height, width = ms.shape
     # All of MS meets PAN at every shift: were both cut alike, less of them would, and small shifts would seem better.
@@ -74,7 +74,8 @@ def correlation_shifts(pan: FloatArray, ms: FloatArray) -> FloatArray:
         row, col = _highest(fine)
         y, x, fit = down[every, row], right[every, col], fine[every, row, col]
     around = fits(y[:, None] + _LAST, x[:, None] + _LAST)
-    y, x = y + _top(around[:, :, 1]) * _LAST[2], x + _top(around[:, 1]) * _LAST[2]
+    off = _LAST[2] * np.stack([_top(around[:, :, 1]), _top(around[:, 1])])
+    y, x = np.clip(np.stack([y, x]) + off, -NEAR, NEAR)
     # Rows of crops look alike all along them, and again a row further on.
     far = np.maximum(np.abs(first - y[:, None])[:, :, None], np.abs(first - x[:, None])[:, None, :]) > _APART
     unique = np.where(far, coarse, 0.0).max(axis=(1, 2)) < _AS_GOOD * fit

@@ -22,7 +22,8 @@ from pancrafter_cli.raster.windows import Window, all_windows
 
 FloatArray = NDArray[np.float64]
 
-_PART, _STEP = 16, 8  # MS pixels: side of what is matched, and from one node to the next
+_STEP = 8  # MS pixels from one node to the next
+_PART = 2 * _STEP  # MS pixels: side of what is matched
 _BLOCK = 16 * _STEP  # MS pixels a side that are matched at a time
 _MARGIN = 4  # MS pixels around them on which their detail depends
 _LEAST_FIT = 0.09  # of a node that counts: a mean correlation of the bands of 0.3
@@ -79,7 +80,7 @@ def measure_displacement(scene: Measurable) -> Displacement | None:
     for some in (blocks[::stride], [block for n, block in enumerate(blocks) if n % stride]):
         for row, col, tall, wide in some:
             block = top + row, left + col, tall + _PART - _STEP, wide + _PART - _STEP
-            nodes = part_shifts(*_details(scene, block, (top + height, left + width)), _PART, _STEP)
+            nodes = part_shifts(*_details(scene, block, (top + height, left + width)), _STEP)
             into = found[row // _STEP :, col // _STEP :][: nodes.shape[0], : nodes.shape[1]]
             into[:] = nodes[: into.shape[0], : into.shape[1]]
         agreed = Displacement(_agreed(found), (top + _PART / 2, left + _PART / 2))

@@ -40,6 +40,7 @@ REDUCED_INDICES = ("q2n", "q", "sam", "ergas", "scc", "ssim", "psnr")
 FULL_INDICES = ("d_lambda_k", "d_s", "hqnr", "d_lambda", "qnr")
 _TOOLBOX_PIXELS = 4096 * 4096  # the 23-tap interpolation works on the whole image
 _RATIO = 4.0
+_RATIO_TAG = "PANCRAFTER_RATIO"
 _LOOK = 256  # pixels a side from the middle, to see what numbers an image holds
 
 
@@ -175,8 +176,15 @@ def _ratio(options: ScoreOptions) -> tuple[float, str]:
         if not 1 < options.ratio < math.inf:
             raise UsageError(f"--ratio {options.ratio:g}: expected MS over PAN pixel size, above 1", "for example 4")
         return options.ratio, "as given"
-    said = _tagged_numbers(options.fused, read_finished(options.fused).tags, "PANCRAFTER_RATIO", 1, "--ratio")
-    return (said[0], "by the product's tags") if said else (_RATIO, "assumed, see --ratio")
+    said = _tagged_numbers(options.fused, read_finished(options.fused).tags, _RATIO_TAG, 1, "--ratio")
+    if not said:
+        return _RATIO, "assumed, see --ratio"
+    if not said[0] > 1:
+        raise RasterError(
+            f"{options.fused}: its tag {_RATIO_TAG} is {said[0]:g}, expected MS over PAN pixel size, above 1",
+            "give --ratio, or sharpen again",
+        )
+    return said[0], "by the product's tags"
 
 
 def _against_reference(options: ScoreOptions, fused: RasterFile, reference: RasterFile) -> Measured:
