@@ -39,10 +39,10 @@ def correlation_shifts(pan: FloatArray, ms: FloatArray) -> FloatArray:
     """How far MS lies further down and right than PAN in each of N parts, and how well it fits there: (N, 3).
 
     pan, ms: detail on one grid, of PAN (N, C or 1, h + 4, w + 4), where it depends on the band or not, with NEAR pixels
-    more on every side than MS (N, C, h, w). The shift is the one at which the squares of the bands' correlations with
-    PAN, where positive, add up to most, at most 2 pixels; 0 where no band has any, and where another
-    shift, elsewhere, fits nearly as well. How well: the mean of these squares. Coarser than `matching.match`, but needs
-    no start and no PAN pixels.
+    more on every side than MS (N, C, h, w). The shift is the one, of up to 2 pixels, at which the squares of the bands'
+    correlations with PAN, where positive, add up to most; 0 where no band has any, and where another shift, elsewhere,
+    fits nearly as well. How well: the mean of these squares. Coarser than `matching.match`, but needs no start and no
+    PAN pixels.
     """
     count, bands, height, width = ms.shape
     # All of MS meets PAN at every shift: were both cut alike, less of them would, and small shifts would seem better.
