@@ -12,7 +12,8 @@ from pancrafter_cli import sharpen
 from pancrafter_cli.data.config import read_config
 from pancrafter_cli.data.gather import gather_sources
 from pancrafter_cli.data.samples import SampleOptions, draw_bands, draw_sample
-from pancrafter_cli.data.sources import MATCH_RATIOS, Source, load_sources, match_bands
+from pancrafter_cli.data.scenes import load_sources
+from pancrafter_cli.data.sources import MATCH_RATIOS, Matching, Source, match_bands
 from pancrafter_cli.errors import GeometryError, TrainingError, UsageError
 from pancrafter_cli.geometry.degrade import degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap
@@ -36,9 +37,8 @@ def linear_source(size: int = 96) -> Source:
     truth = np.stack([2 * pan + 0.5, 0.25 * pan])
     gain = np.repeat(np.array([[2.0, 0.25]], np.float32), len(MATCH_RATIOS), axis=0)
     offset = np.repeat(np.array([[0.5, 0.0]], np.float32), len(MATCH_RATIOS), axis=0)
-    return Source(
-        "linear", "wald", truth, np.stack([pan, pan]), gain, offset, np.full(len(MATCH_RATIOS), 0.8, np.float32), 4.0
-    )
+    matching = Matching(gain, offset, np.full(len(MATCH_RATIOS), 0.8, np.float32), float(pan.mean()))
+    return Source("linear", "wald", truth, np.stack([pan, pan]), matching, 4.0)
 
 
 def test_matching_finds_the_regression() -> None:

@@ -16,8 +16,9 @@ from pancrafter_cli.data.deadleaves import dead_leaves
 from pancrafter_cli.data.gather import gather_sources
 from pancrafter_cli.data.pancollection import open_patches
 from pancrafter_cli.data.samples import SampleOptions, draw_ratio, draw_sample
+from pancrafter_cli.data.scenes import load_sources
 from pancrafter_cli.data.simulate import simulate_scene
-from pancrafter_cli.data.sources import load_sources, match_bands
+from pancrafter_cli.data.sources import match_bands
 from pancrafter_cli.data.synthetic import RATIO, SIZE, synthetic_sources
 from pancrafter_cli.errors import RasterError, TrainingError
 from pancrafter_cli.geometry.fill import fill_invalid
@@ -80,7 +81,8 @@ def test_tiny_scenes_give_finite_sources(tmp_path: Path, size: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sources = load_sources(tmp_path / "s", ("wald", "resynthesised"))
-    assert all(np.isfinite(getattr(s, name)).all() for s in sources for name in ("truth", "gain", "likeness"))
+    assert all(np.isfinite(getattr(s, name)).all() for s in sources for name in ("truth", "pans"))
+    assert all(np.isfinite(getattr(s.matching, name)).all() for s in sources for name in ("gain", "offset", "likeness"))
 
 
 def test_a_scene_of_one_ms_pixel_is_too_small(tmp_path: Path) -> None:
@@ -119,7 +121,7 @@ def test_the_bands_of_a_patch_file_are_matched_over_many_patches(tmp_path: Path)
         truth = np.asarray(file["gt"][:], np.float32).transpose(1, 0, 2, 3) / patches.scale
         pan = np.asarray(file["pan"][:, 0], np.float32) / patches.scale
     gain, _ = match_bands(truth, pan, 4.0)
-    np.testing.assert_allclose(patches.gain[3], gain, rtol=1e-5)
+    np.testing.assert_allclose(patches.matching.gain[3], gain, rtol=1e-5)
     single = np.stack([match_bands(truth[:, k], pan[k], 4.0)[0] for k in range(3)])
     assert (np.abs(single - gain).max(axis=0) > 0.01).all()
 
@@ -147,24 +149,23 @@ def test_other_h5_files_are_named(tmp_path: Path, sets: dict[str, tuple[int, ...
         open_patches(path)
 
 
-def pool_of(path: Path) -> SourcePool:
-    config = recipe(path)
+def pool_of(path: Path, **changes: object) -> SourcePool:
+    config = recipe(path, **changes)
     return SourcePool(gather_sources(config).sources, config)
 
 
 def test_an_unreadable_patch_gives_its_place_to_another(tmp_path: Path) -> None:
     path = write_patches(tmp_path / "train_x.h5", count=40)
-    pool, fresh = pool_of(path), pool_of(path)
+    pool, fresh = pool_of(path, batch=24), pool_of(path, batch=24)
     with h5py.File(path, "a") as file:
         file["gt"][4, 0, 3, 3] = np.nan
-    sample = CONFIG.sample
-    names = {name for seed in range(10) for name in pool.draw(np.random.default_rng(seed), 24, sample).names}
+    names = {name for step in range(10) for name in pool.draw(step).names}
     assert len(names) == 39
     assert "train_x.h5[4]" not in names
     assert [s.name for s in pool.skipped] == ["train_x.h5[4]"]
     # A resumed run, which has yet to meet the broken patch, must draw the same samples.
-    for seed in range(10):
-        one, other = (p.draw(np.random.default_rng(seed), 24, sample) for p in (pool, fresh))
+    for step in range(10):
+        one, other = (p.draw(step) for p in (pool, fresh))
         assert one.names == other.names
         assert np.array_equal(one.images.lms, other.images.lms)
 
@@ -174,14 +175,14 @@ def test_a_file_that_vanishes_stops_the_run(tmp_path: Path) -> None:
     pool = pool_of(path)
     path.unlink()
     with pytest.raises(TrainingError, match=r"train_x\.h5: 4 of 12 images in it cannot be read"):
-        pool.draw(np.random.default_rng(0), 4, CONFIG.sample)
+        [pool.draw(step) for step in range(9)]
 
 
 def test_batches_depend_on_the_step_alone(root: Path) -> None:
     config = recipe(root)
     pool = SourcePool(gather_sources(config).sources, config)
-    whole = list(prefetch(pool, config, 0, 5))
-    later = list(prefetch(pool, config, 3, 5))
+    whole = list(prefetch(pool, 0, 5))
+    later = list(prefetch(pool, 3, 5))
     assert len(whole) == 5
     assert all(np.array_equal(a.images.lms, b.images.lms) for a, b in zip(whole[3:], later, strict=True))
 

@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pancrafter_cli.data.config import TrainConfig
-from pancrafter_cli.data.samples import Sample, SampleOptions, draw_sample
-from pancrafter_cli.data.sources import AnySource
+from pancrafter_cli.data.samples import Sample, draw_sample
+from pancrafter_cli.data.scenes import SceneParts
+from pancrafter_cli.data.sources import AnySource, Source
 from pancrafter_cli.errors import PancrafterError, TrainingError
 from pancrafter_cli.geometry.inputs import NetworkInputs
 
 MOST_UNREADABLE = 0.25  # share of the scenes, or of a file's patches, beyond which training stops
 _PREFETCH = 4
+_PARTS, _SAMPLES_TOGETHER = 16, 128  # parts of large scenes in memory, and samples drawn before there are others
 
 
 @dataclass(frozen=True)
@@ -37,43 +39,84 @@ class Batch:
 
 
 class SourcePool:
-    """Sources with the probability of drawing each, and a record of what could not be read."""
+    """Sources with the probability of drawing each, and a record of what could not be read.
+
+    Of scenes that are read part by part, the same few parts serve a stretch of steps, so that reading does not hold
+    up the network. Which they are follows from the seed and the stretch.
+    """
 
     def __init__(self, sources: Sequence[AnySource], config: TrainConfig) -> None:
         """Raises TrainingError when all sources have weight 0."""
         self.sources = tuple(sources)
         self.weights = source_weights(self.sources, config)
+        self._config = config
+        self._in_parts = np.array([isinstance(source, SceneParts) for source in self.sources])
+        self._steps_together = max(1, _SAMPLES_TOGETHER // config.samples_per_step)
+        self._together: tuple[int, tuple[Source, ...]] = -1, ()
         self._failed: dict[tuple[int, int], Skipped] = {}
+        self._empty: set[tuple[int, int]] = set()
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
         """What could not be read while drawing, in the order it was met."""
         return tuple(self._failed.values())
 
-    def draw(self, rng: np.random.Generator, size: int, options: SampleOptions) -> Batch:
-        """`size` samples of sources drawn by weight; one that cannot be read gives its place to another.
+    def draw(self, step: int) -> Batch:
+        """The samples of a step, of sources drawn by weight; one that cannot be read gives its place to another.
 
-        What is drawn depends on the generator and on what is readable, not on when it was found to be unreadable.
+        What is drawn depends on seed and step and on what is readable, not on when it was found to be unreadable.
         Raises TrainingError when more than a quarter of a source is unreadable.
         """
-        picks = rng.choice(len(self.sources), size=size, p=self.weights)
-        drawn = [self._sample(int(pick), rng, options) for pick in picks]
+        rng = np.random.default_rng([self._config.seed, step])
+        picks = rng.choice(len(self.sources), size=self._config.samples_per_step, p=self.weights)
+        drawn = [self._sample(int(pick), step, rng) for pick in picks]
         samples = [sample for sample, _ in drawn]
         images = NetworkInputs(*(_stacked(kind) for kind in zip(*(s.images for s in samples), strict=True)))
         return Batch(images, _stacked([s.truth for s in samples]), tuple(name for _, name in drawn))
 
-    def _sample(self, pick: int, rng: np.random.Generator, options: SampleOptions) -> tuple[Sample, str]:
-        while True:
-            source = self.sources[pick]
-            index = int(rng.integers(source.count)) if source.count > 1 else 0
-            if (pick, index) not in self._failed:
-                try:
-                    image = source.image(index)
-                except PancrafterError as error:
-                    self._fail(pick, index, error)
-                else:
-                    return draw_sample(image, rng, options), image.name
-            pick = int(rng.choice(len(self.sources), p=self.weights))
+    def _sample(self, pick: int, step: int, rng: np.random.Generator) -> tuple[Sample, str]:
+        image = None
+        while image is None:
+            if self._in_parts[pick]:
+                parts = self._parts_at(step // self._steps_together)
+                image = parts[rng.integers(len(parts))]
+            else:
+                image = self._image(pick, self._index(pick, rng))
+                if image is None:
+                    pick = int(rng.choice(len(self.sources), p=self.weights))
+        return draw_sample(image, rng, self._config.sample), image.name
+
+    def _parts_at(self, stretch: int) -> tuple[Source, ...]:
+        """The parts of a stretch of steps, read when the first of its samples asks for one."""
+        if self._together[0] != stretch:
+            rng = np.random.default_rng([self._config.seed, _PARTS, stretch])
+            weights = self.weights * self._in_parts
+            parts: list[Source] = []
+            while len(parts) < _PARTS:
+                pick = int(rng.choice(len(self.sources), p=weights / weights.sum()))
+                part = self._image(pick, self._index(pick, rng))
+                if part is not None:
+                    parts.append(part)
+            self._together = stretch, tuple(parts)
+        return self._together[1]
+
+    def _index(self, pick: int, rng: np.random.Generator) -> int:
+        count = self.sources[pick].count
+        return int(rng.integers(count)) if count > 1 else 0
+
+    def _image(self, pick: int, index: int) -> Source | None:
+        """An image, None where it cannot be read or no valid patch fits into it."""
+        if (pick, index) in self._failed or (pick, index) in self._empty:
+            return None
+        try:
+            image = self.sources[pick].image(index)
+        except PancrafterError as error:
+            self._fail(pick, index, error)
+            return None
+        if image.places is not None and not len(image.places):
+            self._empty.add((pick, index))
+            return None
+        return image
 
     def _fail(self, pick: int, index: int, error: PancrafterError) -> None:
         source = self.sources[pick]
@@ -103,18 +146,14 @@ def source_weights(sources: Sequence[AnySource], config: TrainConfig) -> NDArray
     return shares
 
 
-def prefetch(pool: SourcePool, config: TrainConfig, first: int, last: int) -> Generator[Batch, None, None]:
+def prefetch(pool: SourcePool, first: int, last: int) -> Generator[Batch, None, None]:
     """The batches of the steps first..last-1, drawn by a thread while the network works.
 
     A step's samples follow from the seed and the step alone, wherever a run was interrupted.
     """
-
-    def draw(step: int) -> Batch:
-        return pool.draw(np.random.default_rng([config.seed, step]), config.samples_per_step, config.sample)
-
     with ThreadPoolExecutor(1) as threads:
-        waiting = [threads.submit(draw, step) for step in range(first, min(first + _PREFETCH, last))]
+        waiting = [threads.submit(pool.draw, step) for step in range(first, min(first + _PREFETCH, last))]
         for step in range(first, last):
             yield waiting.pop(0).result()
             if step + _PREFETCH < last:
-                waiting.append(threads.submit(draw, step + _PREFETCH))
+                waiting.append(threads.submit(pool.draw, step + _PREFETCH))

@@ -8,7 +8,8 @@ from pathlib import Path
 from pancrafter_cli.data.batches import MOST_UNREADABLE, Skipped
 from pancrafter_cli.data.config import TrainConfig
 from pancrafter_cli.data.pancollection import open_patches
-from pancrafter_cli.data.sources import AnySource, load_sources
+from pancrafter_cli.data.scenes import load_sources
+from pancrafter_cli.data.sources import AnySource
 from pancrafter_cli.data.synthetic import synthetic_sources
 from pancrafter_cli.errors import PancrafterError, RasterError, TrainingError
 

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pancrafter_cli.data.sources import Source, measure_tables
+from pancrafter_cli.data.sources import Matching, Source, measure_matching
 from pancrafter_cli.errors import RasterError
 
 Float32 = NDArray[np.float32]
@@ -26,16 +26,14 @@ _REMEDY = "expected the sets gt (N, C, H, W), ms (N, C, h, w) and pan (N, 1, H, 
 
 @dataclass(frozen=True)
 class PatchFile:
-    """The patches of one file, read one at a time; scale and tables are those of the whole file."""
+    """The patches of one file, read one at a time; scale and matching are those of the whole file."""
 
     path: Path
     count: int
     shape: tuple[int, int, int]
     ratio: float
     scale: np.float32
-    gain: Float32
-    offset: Float32
-    likeness: Float32
+    matching: Matching
 
     @property
     def name(self) -> str:
@@ -57,12 +55,11 @@ class PatchFile:
         truth, pan = _read(self.path, index)
         truth, pan = truth / self.scale, pan / self.scale
         pans = np.concatenate([pan, pan])
-        tables = self.gain, self.offset, self.likeness
-        return Source(f"{self.name}[{index}]", KIND, truth, pans, *tables, self.ratio)
+        return Source(f"{self.name}[{index}]", KIND, truth, pans, self.matching, self.ratio)
 
 
 def open_patches(path: Path) -> PatchFile:
-    """The patches of an h5 file, whose tables are measured on some of them. Raises RasterError for any other file."""
+    """The patches of an h5 file, whose matching is measured on some of them. Raises RasterError for any other file."""
     count, shape, ratio = _layout(path)
     places = np.unique(np.linspace(0, count - 1, min(count, _MEASURED)).round().astype(int))
     truths, pans = [], []
@@ -74,8 +71,7 @@ def open_patches(path: Path) -> PatchFile:
     scale = np.float32(np.percentile(np.abs(truth), 99))
     if not scale > 0:
         raise RasterError(f"{path}: gt is 0 everywhere", "this is no image")
-    tables = measure_tables(truth / scale, pan / scale)
-    return PatchFile(path, count, shape, ratio, scale, *tables)
+    return PatchFile(path, count, shape, ratio, scale, measure_matching(truth / scale, pan / scale))
 
 
 def _layout(path: Path) -> tuple[int, tuple[int, int, int], float]:

@@ -102,7 +102,11 @@ def draw_sample(source: Source, rng: np.random.Generator, options: SampleOptions
     ratio = draw_ratio(rng, source, options)
     reach = options.move + options.bend
     margin = math.ceil((CUBIC_SUPPORT + 1 + reach) * ratio + degrade_reach(ratio, options.ms_gain[0]))
-    (top, y0, y1), (left, x0, x1) = (_window(rng, size, patch, margin) for size in source.truth.shape[1:])
+    top, left = _corner(rng, source, patch)
+    (y0, y1), (x0, x1) = (
+        (max(0, start - margin), min(size, start + patch + margin))
+        for start, size in zip((top, left), source.truth.shape[1:], strict=True)
+    )
     bands = draw_bands(rng, len(source.truth), options.bands) if options.shuffle_bands else np.arange(options.bands)
     truth = source.truth[bands, y0:y1, x0:x1]
     pan = _draw_pan(rng, source, np.s_[y0:y1, x0:x1], options.crisp_share)
@@ -185,10 +189,13 @@ def _with_hole(rng: np.random.Generator, axes: tuple[_Axis, _Axis], low: Float32
     return fill_invalid(low, valid, low.mean(axis=(1, 2)))
 
 
-def _window(rng: np.random.Generator, size: int, patch: int, margin: int) -> tuple[int, int, int]:
-    """Start of a random patch, and the window around it that its inputs draw on, cut at the edges."""
-    start = int(rng.integers(0, size - patch + 1))
-    return start, max(0, start - margin), min(size, start + patch + margin)
+def _corner(rng: np.random.Generator, source: Source, patch: int) -> tuple[int, int]:
+    """Row and column where a random patch begins."""
+    if source.places is not None:
+        row, col = source.places[rng.integers(len(source.places))]
+    else:
+        row, col = (rng.integers(0, size - patch + 1) for size in source.truth.shape[1:])
+    return int(row), int(col)
 
 
 def _draw_pan(rng: np.random.Generator, source: Source, part: tuple[slice, slice], crisp_share: float) -> Float32:
@@ -244,11 +251,12 @@ def _match(
 
     Measured on a scene whose PAN lies `off` MS pixels off, gains are smaller: PAN explains less of the bands.
     """
-    a = np.array([np.interp(ratio, MATCH_RATIOS, source.gain[:, b]) for b in bands])
-    c = np.array([np.interp(ratio, MATCH_RATIOS, source.offset[:, b]) for b in bands])
-    likeness = float(np.interp(ratio, MATCH_RATIOS, source.likeness))
+    of = source.matching
+    a = np.array([np.interp(ratio, MATCH_RATIOS, of.gain[:, b]) for b in bands])
+    c = np.array([np.interp(ratio, MATCH_RATIOS, of.offset[:, b]) for b in bands])
+    likeness = float(np.interp(ratio, MATCH_RATIOS, of.likeness))
     factor = (1 + rng.normal(0, jitter, len(bands))) * likeness ** (off**_LIKENESS_POWER)
-    c = c + a * (1 - factor) * source.pan_mean  # the matched mean stays where it is
+    c = c + a * (1 - factor) * of.pan_mean  # the matched mean stays where it is
     return ((a * factor)[:, None, None].astype(np.float32), c[:, None, None].astype(np.float32))
 
 

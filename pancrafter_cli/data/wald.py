@@ -17,7 +17,7 @@ from pancrafter_cli.errors import RasterError, UsageError
 from pancrafter_cli.geometry.degrade import degrade_weights
 from pancrafter_cli.geometry.fill import fill_invalid
 from pancrafter_cli.geometry.grid import AxisMap, overlap
-from pancrafter_cli.geometry.resample import apply_weights, cubic_weights
+from pancrafter_cli.geometry.resample import apply_weights, cubic_weights, known_only
 from pancrafter_cli.raster.arrays import read_array, write_array
 from pancrafter_cli.raster.scene import Scene
 
@@ -26,7 +26,6 @@ Mask = NDArray[np.bool_]
 
 _H5_SETS = ("ms", "lms", "pan")
 NODATA = -9999.0
-_SUPPORTED = 1e-6
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,7 @@ def reduce_scene(scene: Scene, name: str, gains: Sequence[float], size: int) -> 
     full_pan, pan_valid = scene.read_pan(y[0], x[0], y[1] - y[0], x[1] - x[0])
     filled = fill_invalid(full_pan, pan_valid, np.array([scene.statistics.pan_mean]))
     pan = apply_weights(down[0].matrix, down[1].matrix, filled)
-    touched = apply_weights(np.abs(down[0].matrix), np.abs(down[1].matrix), (~pan_valid).astype(np.float32))
-    valid = truth_valid.all(axis=0) & (touched[0] < _SUPPORTED)
+    valid = truth_valid.all(axis=0) & known_only(down[0].matrix, down[1].matrix, pan_valid[0])
     truth = fill_invalid(truth, truth_valid, scene.statistics.ms_mean)
     return _degraded(name, pan, truth, valid, gains, ratio)
 

@@ -21,6 +21,7 @@ Real = TypeVar("Real", np.float32, np.float64)
 
 CUBIC_SUPPORT = 2  # source pixels that the cubic kernel reaches on either side
 _CUBIC_A = -0.5
+_NOTHING = 1e-6  # weight that is only rounding
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,9 @@ def apply_weights(rows: FloatArray, cols: FloatArray, image: NDArray[Real]) -> N
     c = cols.astype(image.dtype, copy=False)
     result: NDArray[Real] = np.matmul(np.matmul(r, image), c.T)
     return result
+
+
+def known_only(rows: FloatArray, cols: FloatArray, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which results of `apply_weights` draw on valid pixels (..., h, w) alone: (..., M, N)."""
+    unknown = apply_weights(np.abs(rows), np.abs(cols), (~valid).astype(np.float32))
+    return unknown < _NOTHING

@@ -130,6 +130,11 @@ class Scene:
         moved._displacement = displacement
         return moved
 
+    def registered_as(self, other: Scene) -> Scene:
+        """The same scene with the shift and the displacement of `other`, which was opened from the same files."""
+        again = self.with_shift(*other.shift)
+        return again if other._displacement is None else again.with_displacement(other._displacement)
+
     def read_pan(self, row: int, col: int, height: int, width: int) -> Block:
         """PAN in a window of the output grid: (1, h, w) in DN, 0 where invalid; which are valid (1, h, w).
 

@@ -118,7 +118,7 @@ class _Run:
             if self.exams:
                 # Should training only make things worse, what it started from remains the best.
                 self._validate(course)
-        with closing(prefetch(self.pool, config, first, last)) as batches:
+        with closing(prefetch(self.pool, first, last)) as batches:
             for batch in batches:
                 take_step(learner, batch, config)
                 learner.seconds = time.monotonic() - began

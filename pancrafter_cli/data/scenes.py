@@ -1,0 +1,373 @@
+"""Real scenes as training sources.
+
+Two kinds come out of every PAN+MS scene:
+
+- "wald": the MS is the truth; PAN is brought to its grid (Wald's protocol). True spectra and true
+  texture, at reduced resolution.
+- "resynthesised": a fusion of the real scene at full resolution is declared the truth, and PAN is re-derived
+  from it by regression. True structure at full resolution, fused spectra.
+
+A scene of up to LARGEST_WHOLE PAN pixels is held in memory as one image. Of a larger one parts are read as they are
+drawn, and what holds for the scene as a whole is measured on some of them, so that memory does not grow with it.
+Invalid pixels are filled as at inference, and no patch lies on them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pancrafter_cli.data.sources import AnySource, Float32, Mask, Matching, Source, measure_matching
+from pancrafter_cli.errors import TrainingError
+from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, DEFAULT_PAN_GAIN, degrade_weights
+from pancrafter_cli.geometry.fill import fill_invalid
+from pancrafter_cli.geometry.grid import overlap
+from pancrafter_cli.geometry.inputs import lowpass, plan_inputs
+from pancrafter_cli.geometry.resample import apply_weights, cubic_weights, known_only
+from pancrafter_cli.raster.arrays import read_array
+from pancrafter_cli.raster.register import register
+from pancrafter_cli.raster.scene import Scene, SceneStatistics, open_scene
+from pancrafter_cli.raster.windows import read_filled, window_of
+
+LARGEST_WHOLE = 1536**2  # PAN pixels
+_SMALLEST = 8  # pixels a side: less leaves nothing to match bands on at a ratio of 6
+_CORE, _APRON = 192, 48  # pixels of the truth: where the patches of a part begin, and what their inputs see around them
+_MEASURED = 16  # parts that stand for a scene
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A window of a truth, rows x cols; patches of it begin in `corners`, rows and columns counted alike."""
+
+    rows: Span
+    cols: Span
+    corners: tuple[Span, Span]
+
+    @classmethod
+    def whole(cls, rows: Span, cols: Span) -> Part:
+        """All of a truth in one part."""
+        return cls(rows, cols, (rows, cols))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.rows[1] - self.rows[0], self.cols[1] - self.cols[0]
+
+    def places(self, valid: Mask, patch: int) -> NDArray[np.int32] | None:
+        """Where valid patches begin, as `Source.places` counts; valid: (H, W), of the window."""
+        (top, bottom), (left, right) = self.corners
+        if valid.all() and self.corners == (self.rows, self.cols):
+            return None
+        here = np.zeros_like(valid)
+        here[top - self.rows[0] : bottom - self.rows[0], left - self.cols[0] : right - self.cols[0]] = True
+        return np.argwhere(valid_patches(valid, patch) & here).astype(np.int32)
+
+
+def valid_patches(valid: Mask, patch: int) -> Mask:
+    """Which pixels (H, W) are the upper left corner of `patch` x `patch` valid ones."""
+    height, width = valid.shape
+    sums = np.zeros((height + 1, width + 1), np.int64)
+    sums[1:, 1:] = valid.cumsum(axis=0).cumsum(axis=1)
+    within = sums[patch:, patch:] - sums[:-patch, patch:] - sums[patch:, :-patch] + sums[:-patch, :-patch]
+    found = np.zeros_like(valid)
+    found[: within.shape[0], : within.shape[1]] = within == patch * patch
+    return found
+
+
+def parts_of(rows: Span, cols: Span, patch: int) -> list[Part]:
+    """Parts of one shape in which every patch of a truth that covers rows x cols, [start, stop), begins just once."""
+    core = max(_CORE, 3 * patch)
+    return [Part(y, x, (top, left)) for y, top in _spans(*rows, patch, core) for x, left in _spans(*cols, patch, core)]
+
+
+def _spans(start: int, stop: int, patch: int, core: int) -> list[tuple[Span, Span]]:
+    """Along one axis: what is read for a part, and where its patches begin."""
+    begins = stop - start - patch + 1
+    count = math.ceil(begins / core)
+    length = min(stop - start, math.ceil(begins / count) + patch - 1 + 2 * _APRON)
+    spans = []
+    for k in range(count):
+        first, last = (start + begins * i // count for i in (k, k + 1))
+        read = min(max(start, first - _APRON), stop - length)
+        spans.append(((read, read + length), (first, last)))
+    return spans
+
+
+@dataclass(frozen=True)
+class Image:
+    """A window of a truth in DN / scale: truth (C, H, W), pans (2, H, W) as in a Source, and which are valid (H, W)."""
+
+    truth: Float32
+    pans: Float32
+    valid: Mask
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What a window is fused from, in DN / scale: pan and lpan (1, H, W), lms (C, H, W), and which are valid (H, W)."""
+
+    pan: Float32
+    lpan: Float32
+    lms: Float32
+    valid: Mask
+
+
+Seen = TypeVar("Seen", Image, Layers)
+
+
+@dataclass(frozen=True)
+class Kind(Generic[Seen]):
+    """How a kind of source comes out of a scene: `read` a part, `fit` what the scene as a whole tells, get an image."""
+
+    name: str
+    spans: Callable[[Scene], tuple[Span, Span]]
+    read: Callable[[Scene, SceneStatistics, Part], Seen]
+    fit: Callable[[Sequence[Seen]], Callable[[Seen], Image]]
+
+
+@dataclass(frozen=True)
+class SceneParts:
+    """A scene of which one part at a time is read; what holds for all of it was measured on some parts.
+
+    `scene` may be closed: it says how its files are registered. `pixels` are those in which a patch may begin.
+    """
+
+    name: str
+    kind: str
+    files: tuple[Path, tuple[Path, ...]]
+    scene: Scene
+    read: Callable[[Scene, Part], Image]
+    parts: tuple[Part, ...]
+    patch: int
+    matching: Matching
+    pixels: int
+
+    @property
+    def count(self) -> int:
+        """Number of parts."""
+        return len(self.parts)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Bands, rows and columns of a part."""
+        return self.scene.bands, *self.parts[0].shape
+
+    def image(self, index: int) -> Source:
+        """One part; where no valid patch begins in it, its `places` are empty. Raises RasterError."""
+        part = self.parts[index]
+        with open_scene(self.files[0], self.files[1]) as opened:
+            image = self.read(opened.registered_as(self.scene), part)
+        name = f"{self.name}[{part.rows[0]},{part.cols[0]}]"
+        places = part.places(image.valid, self.patch)
+        return Source(name, self.kind, image.truth, image.pans, self.matching, self.scene.ratio, places)
+
+
+def load_sources(folder: Path, kinds: Sequence[str], patch: int = _SMALLEST) -> list[AnySource]:
+    """The sources of the scene in `folder` (pan.tif, ms.tif, and gt.tif where a reference exists).
+
+    Those in which no valid patch of `patch` pixels a side fits are left out. Raises TrainingError when none is left,
+    RasterError or GeometryError for unusable rasters and for PAN and MS that `sharpen` refuses too.
+    """
+    pan, ms, truth = (folder / name for name in ("pan.tif", "ms.tif", "gt.tif"))
+    if truth.exists():
+        # The reference lies on the PAN grid already: its own Wald pair, with ratio 1 between the two files.
+        return [_referenced_source(folder, patch)]
+    with open_scene(pan, [ms]) as opened:
+        scene, _ = register(opened)
+        fitting = [kind for kind in map(KINDS.__getitem__, kinds) if min(_sizes(kind.spans(scene))) >= patch]
+        if not fitting:
+            raise _too_small(folder, _sizes(_covered(scene)), scene.grid.shape, patch)
+        found = [source for kind in fitting if (source := _load(folder.name, kind, scene, (pan, (ms,)), patch))]
+    if not found:
+        raise _nothing_valid(folder, patch)
+    return found
+
+
+def _load(
+    name: str, kind: Kind[Seen], scene: Scene, files: tuple[Path, tuple[Path, ...]], patch: int
+) -> AnySource | None:
+    """One source of a registered scene, None where no valid patch fits into it."""
+    whole = math.prod(scene.grid.shape) <= LARGEST_WHOLE
+    parts = [Part.whole(*kind.spans(scene))] if whole else parts_of(*kind.spans(scene), patch)
+    known = scene.statistics
+    looked, seen = 0, []
+    for part in _spread(parts):
+        found = kind.read(scene, known, part)
+        places = part.places(found.valid, patch)
+        looked += 1
+        if places is None or len(places):
+            seen.append(found)
+        if looked >= _MEASURED and seen:
+            break
+    if not seen:
+        return None
+    finish = kind.fit(seen)
+    images = [finish(found) for found in seen]
+    matching = measure_matching(
+        np.stack([image.truth for image in images], axis=1),
+        np.stack([image.pans.mean(axis=0) for image in images]),
+        np.stack([image.valid for image in images]),
+    )
+    if whole:
+        return Source(name, kind.name, images[0].truth, images[0].pans, matching, scene.ratio, places)
+    valid = sum(int(image.valid.sum()) for image in images) / (looked * images[0].valid.size)
+
+    def read(scene: Scene, part: Part) -> Image:
+        return finish(kind.read(scene, known, part))
+
+    pixels = max(1, round(valid * math.prod(_sizes(kind.spans(scene)))))
+    return SceneParts(name, kind.name, files, scene, read, tuple(parts), patch, matching, pixels)
+
+
+def _spread(parts: Sequence[Part]) -> Iterator[Part]:
+    """All parts, first some that are spread evenly over them."""
+    first = np.unique(np.linspace(0, len(parts) - 1, min(len(parts), _MEASURED)).round().astype(int)).tolist()
+    rest = sorted(set(range(len(parts))) - set(first))
+    return (parts[k] for k in (*first, *rest))
+
+
+def _covered(scene: Scene) -> tuple[Span, Span]:
+    """Rows and columns of MS under PAN."""
+    to_pan = scene.ms_map.inverse()
+    return overlap(to_pan.rows), overlap(to_pan.cols)
+
+
+def _all_of(scene: Scene) -> tuple[Span, Span]:
+    """Rows and columns of the output grid."""
+    return (0, scene.grid.height), (0, scene.grid.width)
+
+
+def _sizes(spans: tuple[Span, Span]) -> tuple[int, int]:
+    (top, bottom), (left, right) = spans
+    return bottom - top, right - left
+
+
+def _too_small(folder: Path, ms: tuple[int, int], pan: tuple[int, int], patch: int) -> TrainingError:
+    return TrainingError(
+        f"{folder}: {ms[0]} x {ms[1]} MS pixels over {pan[0]} x {pan[1]} PAN pixels are too small for patches of "
+        f"{patch} pixels",
+        "make `patch` smaller, or use larger scenes",
+    )
+
+
+def _nothing_valid(folder: Path, patch: int) -> TrainingError:
+    return TrainingError(
+        f"{folder}: nowhere are {patch} x {patch} pixels side by side valid in PAN and in all bands of MS",
+        "make `patch` smaller, or use scenes with fewer gaps (`pancrafter inspect` shows nodata and masks)",
+    )
+
+
+def _read_pan(scene: Scene, known: SceneStatistics, rows: Span, cols: Span) -> tuple[Float32, Mask]:
+    """PAN in DN / scale (1, h, w) without holes, and where it had none (1, h, w)."""
+    image, valid = read_filled(scene.read_pan, rows, cols, scene.grid.shape, np.array([known.pan_mean]))
+    return image / np.float32(known.scale), valid
+
+
+def _read_ms(scene: Scene, known: SceneStatistics, rows: Span, cols: Span) -> tuple[Float32, Mask]:
+    """MS in DN / scale (C, h, w) without holes, and where it had none (C, h, w)."""
+    image, valid = read_filled(scene.read_ms, rows, cols, scene.ms_grid.shape, known.ms_mean)
+    return image / np.float32(known.scale), valid
+
+
+def _wald_image(scene: Scene, known: SceneStatistics, part: Part) -> Image:
+    """MS, and PAN brought to its grid."""
+    to_pan = scene.ms_map.inverse()
+    # As soft as a PAN detector's own aperture, and as crisp as an antialiased cubic reduction.
+    soft, crisp = (
+        tuple(weigh(axis, *span) for axis, span in ((to_pan.rows, part.rows), (to_pan.cols, part.cols)))
+        for weigh in (lambda axis, a, b: degrade_weights(axis, a, b, DEFAULT_PAN_GAIN), cubic_weights)
+    )
+    rows, cols = ((min(a.first, b.first), max(a.stop, b.stop)) for a, b in zip(soft, crisp, strict=True))
+    pan, pan_valid = _read_pan(scene, known, rows, cols)
+    truth, valid = _read_ms(scene, known, part.rows, part.cols)
+    use = np.asarray(valid.all(axis=0))
+    pans = []
+    for down, across in (soft, crisp):
+        under = np.s_[0, down.first - rows[0] : down.stop - rows[0], across.first - cols[0] : across.stop - cols[0]]
+        pans.append(apply_weights(down.matrix, across.matrix, pan[under]))
+        if not pan_valid.all():
+            use = use & known_only(down.matrix, across.matrix, pan_valid[under])
+    return Image(truth, np.stack(pans), use)
+
+
+def _as_it_is(seen: Sequence[Image]) -> Callable[[Image], Image]:
+    return lambda image: image
+
+
+def _layers(scene: Scene, known: SceneStatistics, part: Part) -> Layers:
+    """PAN, PAN as soft as MS, and MS interpolated."""
+    plan = plan_inputs(scene.ms_map, part.rows, part.cols, DEFAULT_MS_GAIN)
+    pan, _ = _read_pan(scene, known, plan.rows.pan, plan.cols.pan)
+    ms, _ = _read_ms(scene, known, plan.rows.ms, plan.cols.ms)
+    lms = apply_weights(plan.rows.up.matrix, plan.cols.up.matrix, ms)
+    valid = np.asarray(scene.valid(*window_of(part.rows, part.cols)).all(axis=0))
+    return Layers(pan[:, plan.rows.crop, plan.cols.crop], lowpass(plan, pan), lms, valid)
+
+
+def _fusion(seen: Sequence[Layers]) -> Callable[[Layers], Image]:
+    """Truth = MTF-GLP fusion lms + g (pan - lpan); PAN = its regression on the truth, and the mean with the real."""
+    soft = np.concatenate([layers.lpan[0][layers.valid] for layers in seen])
+    bands = np.concatenate([layers.lms[:, layers.valid] for layers in seen], axis=1)
+    centred = (soft - soft.mean()).astype(np.float64)
+    power = float((centred**2).mean())
+    slope = (bands @ centred / len(centred) / power if power > 0 else np.zeros(len(bands))).astype(np.float32)
+
+    def truth_of(layers: Layers) -> Float32:
+        return layers.lms + slope[:, None, None] * (layers.pan - layers.lpan)
+
+    truths = np.concatenate([truth_of(layers)[:, layers.valid] for layers in seen], axis=1)
+    weights = _regression(np.concatenate([layers.pan[0][layers.valid] for layers in seen]), truths)
+
+    def fuse(layers: Layers) -> Image:
+        truth = truth_of(layers)
+        derived = (np.tensordot(weights[:-1], truth.astype(np.float64), axes=1) + weights[-1]).astype(np.float32)
+        return Image(truth, np.stack([derived, (derived + layers.pan[0]) / 2]), layers.valid)
+
+    return fuse
+
+
+def _regression(pan: Float32, truth: Float32) -> NDArray[np.float64]:
+    """Least-squares weights (C + 1,) of the truth's bands (C, N) and a constant that come closest to PAN (N,)."""
+    design = np.concatenate([truth, np.ones((1, pan.size), np.float32)]).astype(np.float64)
+    weights = np.linalg.solve(design @ design.T + 1e-9 * np.eye(len(design)), design @ pan)
+    return weights.astype(np.float64, copy=False)
+
+
+def _referenced_source(folder: Path, patch: int) -> Source:
+    """The Wald pair of a scene that comes with its own reference on the PAN grid."""
+    truth = read_array(folder / "gt.tif")
+    with open_scene(folder / "pan.tif", [folder / "ms.tif"]) as scene:
+        pan, pan_valid = scene.read_pan(0, 0, *scene.grid.shape)
+        ratio = scene.ratio
+    if pan.shape[1:] != truth.shape[1:]:
+        raise TrainingError(
+            f"{folder / 'gt.tif'}: {truth.shape[1:]} rows and columns, but PAN has {pan.shape[1:]}",
+            "gt.tif lies on the PAN grid",
+        )
+    if min(truth.shape[1:]) < patch:
+        raise _too_small(folder, (truth.shape[1], truth.shape[2]), (pan.shape[1], pan.shape[2]), patch)
+    known = np.isfinite(truth)
+    valid = pan_valid[0] & known.all(axis=0)
+    height, width = valid.shape
+    places = Part.whole((0, height), (0, width)).places(valid, patch)
+    if places is not None and not len(places):
+        raise _nothing_valid(folder, patch)
+    scale = np.float32(np.percentile(np.abs(truth[:, valid]), 99))
+    truth = fill_invalid(truth, known, truth[:, valid].mean(axis=1)) / scale
+    pan = fill_invalid(pan, pan_valid, pan[pan_valid].mean(keepdims=True)) / scale
+    matching = measure_matching(truth, pan[0], valid)
+    return Source(folder.name, "wald", truth, np.repeat(pan, 2, axis=0), matching, ratio, places)
+
+
+KINDS: dict[str, Kind[Any]] = {
+    "wald": Kind("wald", _covered, _wald_image, _as_it_is),
+    "resynthesised": Kind("resynthesised", _all_of, _layers, _fusion),
+}

@@ -1,0 +1,290 @@
+"""Real scenes as training sources: with invalid pixels, and too large to be held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from pancrafter_cli.cli.main import app
+from pancrafter_cli.data import scenes
+from pancrafter_cli.data.batches import SourcePool
+from pancrafter_cli.data.gather import gather_sources
+from pancrafter_cli.data.samples import SampleOptions, draw_sample
+from pancrafter_cli.data.scenes import Part, SceneParts, load_sources, parts_of, valid_patches
+from pancrafter_cli.data.sources import Source, match_bands
+from pancrafter_cli.errors import TrainingError
+from pancrafter_cli.raster.scene import Scene
+from pancrafter_cli.tasks.train import train
+from tests.pairs import write_pair
+from tests.training_setup import recipe, write_scenes
+
+BOTH = ("wald", "resynthesised")
+
+
+@contextmanager
+def edited(path: Path, nodata: float | None = 0) -> Iterator[np.ndarray]:
+    """All bands of a file to be changed in place; `nodata` is declared."""
+    with rasterio.open(path, "r+") as file:
+        image = file.read()
+        yield image
+        file.write(image)
+        file.nodata = nodata
+
+
+def collar(folder: Path, share: float = 0.4) -> None:
+    """Declare 0 as nodata and let it cover the left of a scene, along a slanted border."""
+    for name in ("pan.tif", "ms.tif"):
+        with edited(folder / name) as image:
+            rows, cols = np.indices(image.shape[1:]) / image.shape[1]
+            image[:, cols + 0.2 * rows < share + 0.1] = 0
+
+
+@pytest.fixture
+def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scenes of some hundred pixels are read in parts of some dozen."""
+    monkeypatch.setattr(scenes, "LARGEST_WHOLE", 0)
+    monkeypatch.setattr(scenes, "_CORE", 48)
+    monkeypatch.setattr(scenes, "_APRON", 16)
+
+
+@given(st.integers(1, 24), st.integers(1, 24), st.integers(1, 8), st.floats(0, 1), st.integers(0, 99))
+def test_valid_patches_are_those_without_a_gap(height: int, width: int, patch: int, share: float, seed: int) -> None:
+    valid = np.random.default_rng(seed).random((height, width)) < share
+    expected = np.zeros_like(valid)
+    for row in range(height - patch + 1):
+        for col in range(width - patch + 1):
+            expected[row, col] = valid[row : row + patch, col : col + patch].all()
+    assert np.array_equal(valid_patches(valid, patch), expected)
+
+
+@given(st.integers(0, 500), st.integers(64, 900), st.integers(64, 900), st.integers(8, 64))
+def test_every_patch_begins_in_one_part_that_holds_it(start: int, height: int, width: int, patch: int) -> None:
+    rows, cols = (start, start + height), (7, 7 + width)
+    parts = parts_of(rows, cols, patch)
+    begun = np.zeros((start + height, 7 + width), int)
+    for part in parts:
+        (y0, y1), (x0, x1) = part.rows, part.cols
+        assert part.shape == parts[0].shape
+        assert start <= y0
+        assert y1 <= rows[1]
+        assert x0 >= 7
+        assert x1 <= cols[1]
+        (top, bottom), (left, right) = part.corners
+        begun[top:bottom, left:right] += 1
+        # Where the scene goes on, patches see an apron of it.
+        assert y0 <= max(start, top - 48)
+        assert y1 >= min(rows[1], bottom - 1 + patch + 48)
+        assert x0 <= max(7, left - 48)
+        assert x1 >= min(cols[1], right - 1 + patch + 48)
+        places = part.places(np.ones(part.shape, bool), patch)
+        if places is not None:
+            assert len(places) == (bottom - top) * (right - left)
+            assert (places.min(axis=0) == (top - y0, left - x0)).all()
+    assert (begun[start : rows[1] - patch + 1, 7 : cols[1] - patch + 1] == 1).all()
+    assert begun.sum() == (height - patch + 1) * (width - patch + 1)
+
+
+def test_patches_keep_off_invalid_pixels(tmp_path: Path) -> None:
+    write_pair(tmp_path / "s", seed=1, pan_size=256, ratio=4, bands=3)
+    whole = load_sources(tmp_path / "s", BOTH, 16)
+    collar(tmp_path / "s")
+    with edited(tmp_path / "s" / "ms.tif") as image:
+        image[1, 40:43, 50] = 0  # a gap of one band
+    for source, before in zip(load_sources(tmp_path / "s", BOTH, 16), whole, strict=True):
+        assert isinstance(source, Source)
+        assert isinstance(before, Source)
+        step = 256 // source.shape[1]
+        rows, cols = np.indices(source.shape[1:]) * step / 256
+        gap = (cols + 0.2 * rows < 0.5 - 0.02) | (
+            (np.abs(rows - 41.5 / 64) < 1 / 64) & (np.abs(cols - 50.5 / 64) < 0.007)
+        )
+        assert source.places is not None
+        assert 50 < len(source.places) < 0.5 * source.pixels
+        for row, col in source.places:
+            assert not gap[row : row + 16, col : col + 16].any()
+        same = ~gap & (cols > 0.6)
+        np.testing.assert_allclose(source.truth[:, same], before.truth[:, same], rtol=0.1, atol=0.02)
+        assert np.isfinite(source.truth).all()
+        assert np.isfinite(source.pans).all()
+        samples = [draw_sample(source, np.random.default_rng(k), SampleOptions(patch=16, bands=2)) for k in range(20)]
+        assert all(np.isfinite(image).all() for sample in samples for image in (*sample.images, sample.truth))
+
+
+def test_a_collar_takes_no_part_in_matching(tmp_path: Path) -> None:
+    write_pair(tmp_path / "s", seed=1, pan_size=512, ratio=4, bands=3)
+    collar(tmp_path / "s")
+    for source in load_sources(tmp_path / "s", BOTH, 16):
+        step = 512 // source.shape[1]
+        inside = np.s_[..., 300 // step :]
+        gain, offset = match_bands(source.image(0).truth[inside], source.image(0).pans.mean(axis=0)[inside], 4.0)
+        np.testing.assert_allclose(source.image(0).matching.gain[3], gain, rtol=0.1)
+        np.testing.assert_allclose(source.image(0).matching.offset[3], offset, atol=0.1)
+
+
+def test_gaps_everywhere_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    write_pair(tmp_path / "s", seed=1, pan_size=256, ratio=4, bands=3)
+    with edited(tmp_path / "s" / "ms.tif") as image:
+        image[:, ::12, ::12] = 0
+    assert load_sources(tmp_path / "s", BOTH, 8)
+    with pytest.raises(TrainingError, match="nowhere are 48 x 48 pixels side by side valid") as caught:
+        load_sources(tmp_path / "s", BOTH, 48)
+    assert "patch" in caught.value.hint
+
+
+def test_one_kind_can_be_left(tmp_path: Path) -> None:
+    """Where 48 PAN pixels are valid side by side, 48 MS pixels need not be."""
+    write_pair(tmp_path / "s", seed=1, pan_size=256, ratio=4, bands=3)
+    with edited(tmp_path / "s" / "ms.tif") as image:
+        image[:, ::20] = 0
+    assert [source.kind for source in load_sources(tmp_path / "s", BOTH, 48)] == ["resynthesised"]
+
+
+def test_a_reference_with_gaps_serves_where_it_has_none(tmp_path: Path) -> None:
+    truth = write_pair(tmp_path / "s", seed=1, pan_size=128, ratio=4, bands=3)
+    with rasterio.open(tmp_path / "s" / "pan.tif") as pan:
+        facts = pan.profile | {"count": 3, "dtype": "float32", "nodata": -1.0}
+    truth[:, :, :40] = -1
+    with rasterio.open(tmp_path / "s" / "gt.tif", "w", **facts) as file:
+        file.write(truth.astype(np.float32))
+    (source,) = load_sources(tmp_path / "s", BOTH, 32)
+    places = source.image(0).places
+    assert places is not None
+    assert places[:, 1].min() == 40
+    assert len(places) == (128 - 32 + 1) * (88 - 32 + 1)
+    assert source.image(0).truth.min() >= 0
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_parts_are_what_the_whole_scene_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pair(tmp_path / "s", seed=1, pan_size=256, ratio=4, bands=3)
+    collar(tmp_path / "s")
+    parts = load_sources(tmp_path / "s", BOTH, 16)
+    monkeypatch.setattr(scenes, "LARGEST_WHOLE", 256 * 256)
+    for source, whole in zip(parts, load_sources(tmp_path / "s", BOTH, 16), strict=True):
+        assert isinstance(source, SceneParts)
+        assert isinstance(whole, Source)
+        assert whole.places is not None
+        # What holds for the scene is measured on a sample of its parts.
+        np.testing.assert_allclose(source.matching.gain[3], whole.matching.gain[3], rtol=0.15)
+        found = set()
+        for index, part in enumerate(source.parts):
+            image = source.image(index)
+            assert image.shape == source.shape
+            assert image.places is not None
+            here = np.s_[..., slice(*part.rows), slice(*part.cols)]
+            tolerance = 0.0 if source.kind == "wald" else 0.03
+            known = np.s_[..., 24:-24, 24:-24]  # what a part's edge fills from, it does not know
+            np.testing.assert_allclose(image.truth[known], whole.truth[here][known], atol=tolerance)
+            np.testing.assert_allclose(image.pans[known], whole.pans[here][known], atol=tolerance + 1e-6)
+            found |= {(int(row) + part.rows[0], int(col) + part.cols[0]) for row, col in image.places}
+        assert found == {(int(row), int(col)) for row, col in whole.places}
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_parts_are_registered_as_the_scene_is(tmp_path: Path) -> None:
+    write_pair(tmp_path / "s", seed=1, pan_size=512, ratio=4, bands=3)
+    with edited(tmp_path / "s" / "pan.tif", None) as image:
+        image[:] = np.roll(image, 3, axis=2)
+    (source,) = load_sources(tmp_path / "s", ("wald",), 16)
+    assert isinstance(source, SceneParts)
+    assert source.scene.shift == pytest.approx((-0.75, 0), abs=0.05)
+    image = source.image(source.count // 2)
+    likeness = np.corrcoef(image.pans[1].ravel(), image.truth.mean(axis=0).ravel())[0, 1]
+    assert likeness > 0.99
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_few_parts_serve_many_steps_the_same_on_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_scenes(tmp_path / "scenes", ["a", "b"], size=256)
+    collar(root / "a")
+    config = recipe(root, batch=4)
+    read: list[str] = []
+    image = SceneParts.image
+
+    def watched(self: SceneParts, index: int) -> Source:
+        read.append(f"{self.name} {self.kind} {index}")
+        return image(self, index)
+
+    monkeypatch.setattr(SceneParts, "image", watched)
+    pool = SourcePool(gather_sources(config).sources, config)
+    read.clear()
+    batches = [pool.draw(step) for step in range(64)]
+    names = {name for batch in batches[:32] for name in batch.names}
+    assert 4 < len(names) <= 16
+    assert names != {name for batch in batches[32:] for name in batch.names}
+    assert 2 * 16 <= len(read) < 64
+    again = SourcePool(gather_sources(config).sources, config).draw(40)
+    assert again.names == batches[40].names
+    assert np.array_equal(again.images.lms, batches[40].images.lms)
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_parts_without_a_valid_patch_are_not_drawn(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "scenes", ["a"], size=256)
+    collar(root / "a", 0.8)
+    config = recipe(root, batch=4)
+    sources = gather_sources(config).sources
+    pool = SourcePool(sources, config)
+    for step in range(0, 96, 32):
+        assert np.isfinite(pool.draw(step).truth).all()
+    assert not pool.skipped
+    assert any(np.size(source.image(0).places) == 0 for source in sources)
+    assert all(source.pixels < 0.5 * 256 * 256 for source in sources)
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_a_scene_that_breaks_off_stops_the_run_by_name(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "scenes", ["a"], size=256)
+    config = recipe(root, batch=4)
+    pool = SourcePool(gather_sources(config).sources, config)
+    path = root / "a" / "ms.tif"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    with pytest.raises(TrainingError, match=r"a: \d+ of \d+ images in it cannot be read; the last one: .*ms\.tif"):
+        [pool.draw(step) for step in range(0, 320, 32)]
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_training_goes_on_over_scenes_with_collars_as_if_never_stopped(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "scenes", ["a"], size=256)
+    collar(root / "a")
+    config = recipe(root, steps=8)
+    one = train(config, tmp_path / "one")
+    train(config, tmp_path / "two", stop_at=3)
+    two = train(config, tmp_path / "two")
+    assert one.model.read_bytes()[-1000:] == two.model.read_bytes()[-1000:]
+
+
+def test_a_landsat_like_collar_does_not_keep_a_scene_from_fine_tuning(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "scenes", ["a"], size=512, bands=4)
+    collar(root / "a")
+    words = ["train", "--from", "universal-small", "--scenes", str(root), "--run", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, [*words, "--stop-at", "2"])
+    assert done.exit_code == 0, done.output
+    assert "step 2" in done.output
+    assert "left out" not in done.output
+
+
+def test_a_part_reads_no_more_of_a_scene_than_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenes, "LARGEST_WHOLE", 0)
+    write_pair(tmp_path / "s", seed=1, pan_size=960, ratio=4, bands=1)
+    source = load_sources(tmp_path / "s", ("resynthesised",), 64)[0]
+    assert isinstance(source, SceneParts)
+    read: list[int] = []
+    read_pan = Scene.read_pan
+
+    def watched(self: Scene, row: int, col: int, height: int, width: int) -> object:
+        read.append(height * width)
+        return read_pan(self, row, col, height, width)
+
+    monkeypatch.setattr(Scene, "read_pan", watched)
+    source.image(12)
+    assert sum(read) < 500 * 500
+    assert Part.whole((0, 9), (0, 8)).shape == (9, 8)
