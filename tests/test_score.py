@@ -394,7 +394,7 @@ def test_the_products_own_mask_counts(scene: Path, tmp_path: Path) -> None:
     case = next(iter(cases(scene, EvalOptions((scene,), CLASSICAL, protocols=("full",), registration="off"))))
     options = EvalOptions((scene,), CLASSICAL, protocols=("full",), registration="off")
     with ExitStack() as stack:
-        scoring = Scoring(case, options, (scene / "pan.tif", scene / "ms.tif", None), stack)
+        scoring = Scoring(case, options, (scene / "pan.tif", (scene / "ms.tif",), None), stack)
 
         def product(rows: tuple[int, int], cols: tuple[int, int]) -> np.ndarray:
             with rasterio.open(scene / "truth.tif") as file:
@@ -453,7 +453,8 @@ def test_moving_ms_costs_and_registration_gives_it_back(tmp_path: Path) -> None:
         ({"cut": -1}, "cut"),
         ({"peak": math.nan}, "peak"),
         ({"size": 8}, "size"),
-        ({"scenes": (Path("nowhere"),)}, "no pan.tif"),
+        ({"scenes": (Path("nowhere"),)}, "nowhere: is not a folder"),
+        ({"scenes": (Path("nowhere"),), "geometry": "toolbox"}, "nowhere: has no pan.tif and ms.tif"),
     ],
 )
 def test_bad_evaluations_are_refused(scene: Path, options: dict[str, object], found: str) -> None:

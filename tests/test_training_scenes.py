@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -288,3 +290,54 @@ def test_a_part_reads_no_more_of_a_scene_than_it_needs(tmp_path: Path, monkeypat
     source.image(12)
     assert sum(read) < 500 * 500
     assert Part.whole((0, 9), (0, 8)).shape == (9, 8)
+
+
+def landsat(folder: Path, seed: int = 1) -> Path:
+    """A scene as the files of a Landsat 8 product, one for each band, in a folder of its own."""
+    write_pair(folder, seed=seed, pan_size=256, ratio=2, bands=4)
+    start = folder / "LC08_L1TP_199030_20200101_20200101_02_T1"
+    (folder / "pan.tif").rename(f"{start}_B8.TIF")
+    with rasterio.open(folder / "ms.tif") as ms:
+        facts = ms.profile | {"count": 1}
+        for band, number in enumerate((2, 3, 4, 5), start=1):
+            with rasterio.open(f"{start}_B{number}.TIF", "w", **facts) as file:
+                file.write(ms.read(band), 1)
+    (folder / "ms.tif").unlink()
+    return folder
+
+
+def test_products_are_trained_on_as_they_are_sharpened(tmp_path: Path) -> None:
+    root = tmp_path / "scenes"
+    landsat(root / "landsat")
+    landsat(root / "held-out", seed=2)
+    write_pair(root / "pair", seed=3, pan_size=256, ratio=4, bands=3)
+    (root / "pair" / "pan.tif").rename(root / "pair" / "town-pan.tif")
+    (root / "pair" / "ms.tif").rename(root / "pair" / "town-ms.tif")
+    config = recipe(root, validate=("held-out",), steps=2)
+    told: list[str] = []
+    result = train(config, tmp_path / "run", warn=told.append)
+    assert not told
+    assert result.relative_ergas is not None
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert [len(scene["files"]) for scene in record["scenes"]] == [5, 2]
+    assert record["validation"][0]["files"][0]["name"].endswith("_B8.TIF")
+
+
+def test_a_folder_of_something_else_is_left_out_and_no_damaged_scene(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "scenes", ["a"])
+    for name in ("heights", "maps"):
+        (root / name).mkdir()
+        shutil.copy(root / "a" / "pan.tif", root / name / "dem.tif")
+    (root / "notes").mkdir()
+    gathered = gather_sources(recipe(root))
+    assert {source.name for source in gathered.sources} == {"a"}
+    assert [skipped.name for skipped in gathered.skipped] == ["heights", "maps"]
+    assert "no PAN and MS pair is recognised; seen: dem.tif" in gathered.skipped[0].reason
+
+
+def test_products_are_evaluated(tmp_path: Path) -> None:
+    folder = landsat(tmp_path / "landsat")
+    done = CliRunner().invoke(app, ["eval", str(folder), "--methods", "brovey,exp", "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert json.dumps(report).count("landsat") >= 2

@@ -22,7 +22,9 @@ pancrafter eval test_wv3.h5 --sensor WV3 --cut 21
 
 
 def command(
-    scenes: list[Path] = typer.Argument(..., help="Folders with pan.tif and ms.tif (gt.tif), or h5 files."),
+    scenes: list[Path] = typer.Argument(
+        ..., help="Folders with pan.tif and ms.tif (gt.tif) or a product, or h5 files."
+    ),
     methods: str = typer.Option(
         "exp,brovey,gsa,mtf-glp-fs,mtf-glp-hpm-r,bdsd-pc,network", help="Methods, separated by commas."
     ),

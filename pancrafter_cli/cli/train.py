@@ -25,7 +25,8 @@ def command(
     config: Path | None = typer.Argument(None, help="TOML file with the recipe; examples/ has some."),
     run: Path | None = typer.Option(None, help="Folder of the run: checkpoint, logs and model; default: runs/NAME."),
     scenes: str | None = typer.Option(
-        None, help="Folder with one folder per scene (pan.tif, ms.tif) and PanCollection files (train*.h5)."
+        None,
+        help="Folder with one folder per scene (pan.tif and ms.tif, or a product) and PanCollection files (train*.h5).",
     ),
     start_from: str | None = typer.Option(None, "--from", help="Start from this model's weights (name or path)."),
     minutes: float | None = typer.Option(None, help="Time for the run; the learning rate falls to 0 by its end."),

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from pancrafter_cli.data.samples import SampleOptions
 from pancrafter_cli.errors import UsageError
 from pancrafter_cli.networks.config import PanCrafterConfig
+from pancrafter_cli.raster.products import rasters_in
 from pancrafter_cli.zoo import read_spec, resolve
 
 SCENE_KINDS = ("wald", "resynthesised")
@@ -109,7 +110,7 @@ class TrainConfig:
         if not found:
             raise UsageError(
                 f"validate: no scene folder in {self.scenes} matches {', '.join(self.validate)}",
-                "name folders with pan.tif and ms.tif, or leave `validate` out",
+                "name folders of scenes, or leave `validate` out",
             )
         return found
 
@@ -149,7 +150,8 @@ class TrainConfig:
         root = Path(self.scenes)
         if not self.scenes or not root.is_dir():
             raise UsageError(f"scenes: '{self.scenes}' is not a folder", "give --scenes DIR with one folder per scene")
-        return [folder for folder in sorted(root.iterdir()) if (folder / "pan.tif").exists()]
+        folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return [folder for folder in folders if rasters_in(folder)]
 
 
 def read_config(

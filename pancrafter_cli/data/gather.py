@@ -55,7 +55,7 @@ def gather_sources(config: TrainConfig) -> Gathered:
         found_none = f"no scene under {config.scenes} matches {', '.join(config.include)}"
         raise TrainingError(
             f"none of {len(entries)} scenes can be trained on: {_listed(skipped)}" if skipped else found_none,
-            f"each scene is a folder with pan.tif and ms.tif that holds {config.sample.patch} x "
+            f"each scene is a folder with pan.tif and ms.tif, or of a product, that holds {config.sample.patch} x "
             f"{config.sample.patch} MS pixels, or a PanCollection file train*.h5",
         )
     return Gathered(tuple(sources), tuple(used), tuple(skipped))

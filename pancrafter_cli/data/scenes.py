@@ -24,13 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pancrafter_cli.data.sources import AnySource, Float32, Mask, Matching, Source, measure_matching
-from pancrafter_cli.errors import TrainingError
+from pancrafter_cli.errors import RasterError, TrainingError
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, DEFAULT_PAN_GAIN, degrade_weights
 from pancrafter_cli.geometry.fill import fill_invalid
 from pancrafter_cli.geometry.grid import overlap
 from pancrafter_cli.geometry.inputs import lowpass, plan_inputs
 from pancrafter_cli.geometry.resample import apply_weights, cubic_weights, known_only
 from pancrafter_cli.raster.arrays import read_array
+from pancrafter_cli.raster.products import scene_in
 from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import Scene, SceneStatistics, open_scene
 from pancrafter_cli.raster.windows import read_filled, window_of
@@ -163,7 +164,7 @@ class SceneParts:
     def image(self, index: int) -> Source:
         """One part; where no valid patch begins in it, its `places` are empty. Raises RasterError."""
         part = self.parts[index]
-        with open_scene(self.files[0], self.files[1]) as opened:
+        with open_scene(*self.files) as opened:
             image = self.read(opened.registered_as(self.scene), part)
         name = f"{self.name}[{part.rows[0]},{part.cols[0]}]"
         places = part.places(image.valid, self.patch)
@@ -171,21 +172,26 @@ class SceneParts:
 
 
 def load_sources(folder: Path, kinds: Sequence[str], patch: int = _SMALLEST) -> list[AnySource]:
-    """The sources of the scene in `folder` (pan.tif, ms.tif, and gt.tif where a reference exists).
+    """The sources of the scene in `folder`: pan.tif and ms.tif, gt.tif where a reference exists, or a product.
 
-    Those in which no valid patch of `patch` pixels a side fits are left out. Raises TrainingError when none is left,
-    RasterError or GeometryError for unusable rasters and for PAN and MS that `sharpen` refuses too.
+    Those in which no valid patch of `patch` pixels a side fits are left out. Raises TrainingError when none is left or
+    the folder holds no scene, RasterError or GeometryError for unusable rasters and for PAN and MS that `sharpen`
+    refuses too.
     """
-    pan, ms, truth = (folder / name for name in ("pan.tif", "ms.tif", "gt.tif"))
-    if truth.exists():
+    try:
+        product = scene_in(folder)
+    except RasterError as error:  # a folder of something else is no damaged scene
+        raise TrainingError(error.message, error.hint) from error
+    files = product.pan, product.ms
+    if (folder / "gt.tif").exists():
         # The reference lies on the PAN grid already: its own Wald pair, with ratio 1 between the two files.
-        return [_referenced_source(folder, patch)]
-    with open_scene(pan, [ms]) as opened:
+        return [_referenced_source(folder, files, patch)]
+    with open_scene(*files) as opened:
         scene, _ = register(opened)
         fitting = [kind for kind in map(KINDS.__getitem__, kinds) if min(_sizes(kind.spans(scene))) >= patch]
         if not fitting:
             raise _too_small(folder, _sizes(_covered(scene)), scene.grid.shape, patch)
-        found = [source for kind in fitting if (source := _load(folder.name, kind, scene, (pan, (ms,)), patch))]
+        found = [source for kind in fitting if (source := _load(folder.name, kind, scene, files, patch))]
     if not found:
         raise _nothing_valid(folder, patch)
     return found
@@ -341,10 +347,10 @@ def _regression(pan: Float32, truth: Float32) -> NDArray[np.float64]:
     return weights.astype(np.float64, copy=False)
 
 
-def _referenced_source(folder: Path, patch: int) -> Source:
+def _referenced_source(folder: Path, files: tuple[Path, tuple[Path, ...]], patch: int) -> Source:
     """The Wald pair of a scene that comes with its own reference on the PAN grid."""
     truth = read_array(folder / "gt.tif")
-    with open_scene(folder / "pan.tif", [folder / "ms.tif"]) as scene:
+    with open_scene(*files) as scene:
         pan, pan_valid = scene.read_pan(0, 0, *scene.grid.shape)
         ratio = scene.ratio
     if pan.shape[1:] != truth.shape[1:]:

@@ -78,6 +78,23 @@ def find_product(paths: Sequence[Path]) -> ProductFiles:
     raise _failure(f"{where}: no PAN and MS pair is recognised", _rasters(files) or files)
 
 
+def scene_in(folder: Path) -> ProductFiles:
+    """The scene of a folder: its pan.tif and ms.tif, else the product in it.
+
+    Raises UsageError when it is no folder, and RasterError as `find_product` does.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: is not a folder", "give the folder of a scene: pan.tif and ms.tif, or a product")
+    named = pan_and_ms(folder)
+    return ProductFiles(named[0], (named[1],)) if named else find_product([folder])
+
+
+def pan_and_ms(folder: Path) -> tuple[Path, Path] | None:
+    """The files pan.tif and ms.tif of a folder, in any case, where it has both. Raises OSError."""
+    files = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
+    return (files["pan.tif"], files["ms.tif"]) if {"pan.tif", "ms.tif"} <= files.keys() else None
+
+
 def rasters_in(folder: Path) -> list[Path]:
     """The files that look like rasters by their names, searched as `find_product` does. Raises RasterError."""
     return sorted(_rasters(_files(folder)))

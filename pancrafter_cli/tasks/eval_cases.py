@@ -19,6 +19,7 @@ from pancrafter_cli.metrics.full import full_scores, score_full
 from pancrafter_cli.metrics.streaming import score_reduced
 from pancrafter_cli.metrics.windows import Read, looks_scaled
 from pancrafter_cli.raster.inputs import open_raster
+from pancrafter_cli.raster.products import pan_and_ms, scene_in
 from pancrafter_cli.raster.register import Choice, register
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.tasks.eval_options import FULL, H5_SUFFIXES, REDUCED, Contestant, EvalOptions
@@ -30,7 +31,7 @@ from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 
 REFLECTANCE_FACTOR = 10_000.0  # what reflectance is stored with when it is stored in whole numbers
 _LOOK = 256  # MS pixels a side from the middle, to see what numbers a scene holds
-Files = tuple[Path, Path, Path | None]
+Files = tuple[Path, tuple[Path, ...], Path | None]
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,16 @@ def cases(path: Path, options: EvalOptions) -> Iterator[Case]:
         for pair in h5_pairs(path):
             yield from _toolbox_cases(pair, options, mtf_of(options.sensor, len(pair.ms)))
         return
-    pan, ms = _scene_files(path)
     if options.geometry == "toolbox":
+        pan, ms = _named_files(path)
         pair = toolbox_pair(path)  # by convention, whatever the files say of where they lie
         sensor = options.sensor or sensor_from_metadata((*_metadata(pan), *_metadata(ms)))
         yield from _toolbox_cases(pair, options, mtf_of(sensor, len(pair.ms)))
         return
-    with open_scene(pan, [ms], options.scene) as opened:
+    product = scene_in(path)
+    with open_scene(product.pan, product.ms, options.scene) as opened:
         scene, _ = register(opened, options.registration, options.local_registration)
-        mtf = mtf_of(options.sensor or sensor_from_metadata(scene.metadata), scene.bands)
+        mtf = mtf_of(options.sensor or product.sensor or sensor_from_metadata(scene.metadata), scene.bands)
         if REDUCED in options.protocols:
             if (path / "gt.tif").exists():
                 pair = referenced_pair(path, mtf.ms)
@@ -100,7 +102,7 @@ class Scoring:
     def __init__(self, case: Case, options: EvalOptions, files: Files, stack: ExitStack):
         self._case, self._options = case, options
         pan, ms, truth = files
-        opened = stack.enter_context(open_scene(pan, [ms], _scene_options(case, options)))
+        opened = stack.enter_context(open_scene(pan, ms, _scene_options(case, options)))
         # A made pair lies as it says, unless the curve moved it, and then its truth is what counts.
         self._scene: Scene = opened
         if case.pair is None:
@@ -173,7 +175,7 @@ def fused(
     sharpen_scene(
         SharpenOptions(
             pan=files[0],
-            ms=(files[1],),
+            ms=files[1],
             output=output,
             method=contestant.method,
             model=contestant.model,
@@ -196,19 +198,21 @@ def fused(
 def case_files(case: Case, work: Path) -> Files:
     """The case's PAN, MS and reference as files."""
     if case.pair is not None:
-        return write_pair(case.pair, work)
+        pan, ms, truth = write_pair(case.pair, work)
+        return pan, (ms,), truth
     if case.folder is None:
         raise ValueError("a case has a pair or a folder")
-    return (*_scene_files(case.folder), None)
+    product = scene_in(case.folder)
+    return product.pan, product.ms, None
 
 
-def _scene_files(folder: Path) -> tuple[Path, Path]:
-    pan, ms = folder / "pan.tif", folder / "ms.tif"
-    if not (pan.exists() and ms.exists()):
+def _named_files(folder: Path) -> tuple[Path, Path]:
+    named = pan_and_ms(folder) if folder.is_dir() else None
+    if named is None:
         raise UsageError(
             f"{folder}: has no pan.tif and ms.tif", "give folders with both, or h5 files in PanCollection's layout"
         )
-    return pan, ms
+    return named
 
 
 def _metadata(path: Path) -> tuple[str, ...]:

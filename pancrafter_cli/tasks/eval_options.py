@@ -39,10 +39,10 @@ class Contestant:
 class EvalOptions:
     """What to evaluate.
 
-    scenes: folders (pan.tif, ms.tif, perhaps gt.tif) or h5 files of PanCollection's layout. protocols: "reduced" and
-    "full". geometry: "toolbox" takes MS samples to lie at 4k + 2 (always so for h5). sensor: of all scenes, else
-    as their metadata say. size: MS pixels a side taken from the middle of a larger scene for the reduced protocol.
-    shifts: MS pixels that MS is moved against PAN for the robustness curve. cut, peak: as in `score`.
+    scenes: folders (pan.tif, ms.tif, perhaps gt.tif; or a product) or h5 files of PanCollection's layout. protocols:
+    "reduced" and "full". geometry: "toolbox" takes MS samples to lie at 4k + 2 (always so for h5). sensor: of all
+    scenes, else as their metadata say. size: MS pixels a side taken from the middle of a larger scene for the reduced
+    protocol. shifts: MS pixels that MS is moved against PAN for the robustness curve. cut, peak: as in `score`.
     local_registration: of all methods, as in `sharpen`; by default with the registration "auto".
     """
 
@@ -127,7 +127,7 @@ def means(rows: Sequence[EvalRow], protocol: str) -> dict[str, dict[str, tuple[f
 def check(options: EvalOptions) -> None:
     """Raise UsageError for options that do not go together."""
     if not options.scenes:
-        raise UsageError("no scene is given", "name folders with pan.tif and ms.tif, or h5 files")
+        raise UsageError("no scene is given", "name folders with pan.tif and ms.tif or a product, or h5 files")
     if not options.contestants:
         raise UsageError("no method is given", f"use {NETWORK}, {', '.join(METHODS)}")
     labels = [contestant.label for contestant in options.contestants]

@@ -13,6 +13,7 @@ from typing import Any
 from pancrafter_cli.data.config import TrainConfig, recipe_text
 from pancrafter_cli.data.gather import Gathered
 from pancrafter_cli.errors import TrainingError
+from pancrafter_cli.raster.products import scene_in
 from pancrafter_cli.tasks.checkpoint import written_whole
 from pancrafter_cli.tasks.learner import Learner
 from pancrafter_cli.version import __version__
@@ -20,7 +21,6 @@ from pancrafter_cli.zoo import file_sha256, resolve
 
 RECIPE_FILE = "recipe.toml"
 RECORD_FILE = "run.json"
-_SCENE_FILES = ("pan.tif", "ms.tif", "gt.tif")
 _PACKAGES = ("torch", "numpy", "scipy", "rasterio", "h5py", "safetensors")
 
 
@@ -61,9 +61,17 @@ def _scene(entry: Path, gathered: Gathered) -> dict[str, Any]:
 
 def _files(entry: Path) -> dict[str, Any]:
     """Name, size in bytes and hash of the files of a scene folder or patch file."""
-    paths = [entry] if entry.is_file() else [p for p in (entry / name for name in _SCENE_FILES) if p.exists()]
-    files = [{"name": p.name, "bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in paths]
+    files = [
+        {"name": p.name, "bytes": p.stat().st_size, "sha256": file_sha256(p)}
+        for p in ([entry] if entry.is_file() else _scene_files(entry))
+    ]
     return {"name": entry.name, "files": files}
+
+
+def _scene_files(folder: Path) -> list[Path]:
+    product = scene_in(folder)
+    reference = folder / "gt.tif"
+    return [product.pan, *product.ms, *([reference] if reference.exists() else [])]
 
 
 def _changes(then: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:

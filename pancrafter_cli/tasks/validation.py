@@ -19,6 +19,7 @@ from pancrafter_cli.geometry.sensors import mtf_of, sensor_from_metadata
 from pancrafter_cli.metrics.hypercomplex import q2n
 from pancrafter_cli.metrics.reduced import ergas, sam
 from pancrafter_cli.metrics.windows import looks_scaled
+from pancrafter_cli.raster.products import scene_in
 from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import SceneOptions, open_scene
 from pancrafter_cli.runtime.torch_runner import TorchRunner
@@ -105,9 +106,10 @@ def examine(exams: Sequence[Exam], runner: TorchRunner) -> Report:
 
 
 def _prepare(folder: Path, matched: bool) -> Exam:
-    with open_scene(folder / "pan.tif", [folder / "ms.tif"]) as opened:
+    product = scene_in(folder)
+    with open_scene(product.pan, product.ms) as opened:
         scene, _ = register(opened)
-        mtf = mtf_of(sensor_from_metadata(scene.metadata), scene.bands)
+        mtf = mtf_of(product.sensor or sensor_from_metadata(scene.metadata), scene.bands)
         if (folder / "gt.tif").exists():
             pair = _middle(referenced_pair(folder, mtf.ms))
         else:
