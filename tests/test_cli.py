@@ -4,10 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import rasterio
+from typer.models import OptionInfo
 
+from pancrafter_cli.classical.methods import METHODS
 from pancrafter_cli.cli import main, options
 from pancrafter_cli.tasks.fusers import NETWORK
 from pancrafter_cli.tasks.tiles import DEFAULT_HALO
@@ -26,6 +29,11 @@ def pancrafter(*args: object) -> subprocess.CompletedProcess[str]:
 
 def test_these_are_the_commands() -> None:
     assert {command.name for command in main.app.registered_commands} == set(COMMANDS)
+
+
+def test_help_names_every_classical_method() -> None:
+    (told,) = (item for item in get_args(options.Method) if isinstance(item, OptionInfo))
+    assert f"classical: {', '.join(METHODS)}." in str(told.help)
 
 
 def test_help_names_every_command_and_loads_no_heavy_library() -> None:

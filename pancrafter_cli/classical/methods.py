@@ -19,7 +19,8 @@ from pancrafter_cli.errors import UsageError
 
 FloatArray = NDArray[np.float64]
 
-METHODS = ("exp", "brovey", "gsa", "mtf-glp-fs", "mtf-glp-hpm-r", "bdsd-pc")  # to be offered to users
+# Offered to users: all but MTF-GLP-HPM, whose quotients have no bounds, and which is there for published tables.
+METHODS = ("exp", "brovey", "gs", "gsa", "gs2-glp", "mtf-glp", "mtf-glp-fs", "mtf-glp-hpm-r", "bdsd-pc")
 
 _RANK = 1e-12  # eigenvalues of normal equations below this share of the largest are rounding
 _DARK = 0.05  # of the mean intensity: below it, ratios to intensity are of noise

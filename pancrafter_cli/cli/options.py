@@ -35,7 +35,10 @@ Ms = Annotated[
     typer.Argument(readable=False, help="MS raster; or several of one grid, in the order of bands."),
 ]
 Method = Annotated[
-    str, typer.Option(help="network, or classical: exp, brovey, gsa, mtf-glp-fs, mtf-glp-hpm-r, bdsd-pc.")
+    str,
+    typer.Option(
+        help="network, or classical: exp, brovey, gs, gsa, gs2-glp, mtf-glp, mtf-glp-fs, mtf-glp-hpm-r, bdsd-pc."
+    ),
 ]
 MODEL_HELP = "Shipped model (see `pancrafter models`) or path to one."
 Model = Annotated[str, typer.Option(help=MODEL_HELP)]
