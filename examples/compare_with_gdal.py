@@ -24,6 +24,7 @@ from pancrafter_cli.data.wald import NODATA, Pair, reduce_scene, referenced_pair
 from pancrafter_cli.geometry.sensors import mtf_of, sensor_from_metadata
 from pancrafter_cli.metrics.reduced import ergas, sam
 from pancrafter_cli.raster.arrays import read_array
+from pancrafter_cli.raster.products import scene_in
 from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import open_scene
 
@@ -42,10 +43,11 @@ VRT = """<VRTDataset subClass="VRTPansharpenedDataset">
 
 def load(folder: Path, *, registered: bool) -> Pair:
     """The scene, reduced; before that PAN and MS are registered or taken as they lie."""
-    with open_scene(folder / "pan.tif", [folder / "ms.tif"]) as opened:
+    product = scene_in(folder)
+    with open_scene(product.pan, product.ms) as opened:
         gains = mtf_of(sensor_from_metadata(opened.metadata), opened.bands).ms
-        if (folder / "gt.tif").exists():
-            return referenced_pair(folder, gains)
+        if product.reference is not None:
+            return referenced_pair(folder.name, product, gains)
         scene, _ = register(opened, "auto" if registered else "off")
         return reduce_scene(scene, folder.name, gains, 1024)
 

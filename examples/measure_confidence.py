@@ -24,6 +24,7 @@ from scipy.stats import spearmanr
 from pancrafter_cli.data.wald import Pair, reduce_scene, referenced_pair, write_pair
 from pancrafter_cli.geometry.sensors import mtf_of, sensor_from_metadata
 from pancrafter_cli.raster.arrays import read_array
+from pancrafter_cli.raster.products import scene_in
 from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.tasks.demo import write_demo
 from pancrafter_cli.tasks.sharpen import sharpen_scene
@@ -65,10 +66,11 @@ def prepared(scenes: Path, names: list[str], work: Path) -> Iterator[tuple[str, 
 
 def reduced(folder: Path) -> Pair:
     """The pair of a scene's folder."""
-    with open_scene(folder / "pan.tif", [folder / "ms.tif"]) as scene:
+    product = scene_in(folder)
+    with open_scene(product.pan, product.ms) as scene:
         mtf = mtf_of(sensor_from_metadata(scene.metadata), scene.bands)
-        if (folder / "gt.tif").exists():
-            return referenced_pair(folder, mtf.ms)
+        if product.reference is not None:
+            return referenced_pair(folder.name, product, mtf.ms)
         return reduce_scene(scene, folder.name, mtf.ms, LARGEST)
 
 

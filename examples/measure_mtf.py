@@ -20,6 +20,7 @@ from scipy import ndimage
 
 from pancrafter_cli.data.wald import Pair, reduce_scene, referenced_pair, write_pair
 from pancrafter_cli.metrics.streaming import reduced_scores
+from pancrafter_cli.raster.products import scene_in
 from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import SceneOptions, open_scene
 from pancrafter_cli.tasks.fusers import Runner, make_fuser, network_runner
@@ -32,10 +33,11 @@ LARGEST = 512  # MS pixels a side
 
 def pair_of(folder: Path) -> Pair:
     """The scene reduced with GAIN, or its own reference degraded with it."""
-    with open_scene(folder / "pan.tif", [folder / "ms.tif"]) as opened:
+    product = scene_in(folder)
+    with open_scene(product.pan, product.ms) as opened:
         gains = (GAIN,) * opened.bands
-        if (folder / "gt.tif").exists():
-            return referenced_pair(folder, gains)
+        if product.reference is not None:
+            return referenced_pair(folder.name, product, gains)
         return reduce_scene(register(opened)[0], folder.name, gains, LARGEST)
 
 

@@ -27,6 +27,10 @@ class RasterError(PancrafterError):
     """A raster cannot be read, or is not what its place in the scene requires."""
 
 
+class NoProduct(RasterError):  # noqa: N818 - of a folder that may be meant for something else
+    """A folder holds no PAN and MS that belong together."""
+
+
 class GeometryError(PancrafterError):
     """PAN and MS cannot be brought onto one grid."""
 

@@ -32,6 +32,7 @@ from pancrafter_cli.geometry.confidence import (
 )
 from pancrafter_cli.geometry.consistency import plan_consistency
 from pancrafter_cli.geometry.grid import AxisMap, GridMap
+from pancrafter_cli.raster.products import scene_in
 from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.raster.writer import SceneWriter
@@ -301,10 +302,11 @@ def test_clipping_is_drift(tmp_path: Path, dtype: str, expected: float) -> None:
 @pytest.mark.parametrize("name", ["vhr-henan", "gf2-rr-val", "pleiades-rr-val"])
 def test_confidence_falls_where_the_true_error_grows(scenes: Path, tmp_path: Path, name: str) -> None:
     gains = (0.3,) * 4
-    if (scenes / name / "gt.tif").exists():
-        pair = referenced_pair(scenes / name, gains)
+    product = scene_in(scenes / name)
+    if product.reference is not None:
+        pair = referenced_pair(name, product, gains)
     else:
-        with open_scene(scenes / name / "pan.tif", [scenes / name / "ms.tif"]) as scene:
+        with open_scene(product.pan, product.ms) as scene:
             pair = reduce_scene(scene, name, gains, 256)
     pan, ms, _ = write_made_pair(pair, tmp_path)
     sharpen(pan, ms, tmp_path / "o.tif", confidence=tmp_path / "c.tif", registration="off")

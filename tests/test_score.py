@@ -454,7 +454,7 @@ def test_moving_ms_costs_and_registration_gives_it_back(tmp_path: Path) -> None:
         ({"peak": math.nan}, "peak"),
         ({"size": 8}, "size"),
         ({"scenes": (Path("nowhere"),)}, "nowhere: is not a folder"),
-        ({"scenes": (Path("nowhere"),), "geometry": "toolbox"}, "nowhere: has no pan.tif and ms.tif"),
+        ({"scenes": (Path("nowhere"),), "geometry": "toolbox"}, "nowhere: is not a folder"),
     ],
 )
 def test_bad_evaluations_are_refused(scene: Path, options: dict[str, object], found: str) -> None:

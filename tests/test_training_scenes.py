@@ -13,6 +13,8 @@ import pytest
 import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.shutil import copy as gdal_copy
+from scipy import ndimage
 from typer.testing import CliRunner
 
 from pancrafter_cli.cli.main import app
@@ -21,11 +23,11 @@ from pancrafter_cli.data.batches import SourcePool
 from pancrafter_cli.data.gather import gather_sources
 from pancrafter_cli.data.samples import SampleOptions, draw_sample
 from pancrafter_cli.data.scenes import Part, SceneParts, load_sources, parts_of, valid_patches
-from pancrafter_cli.data.sources import Source, match_bands
-from pancrafter_cli.errors import TrainingError
-from pancrafter_cli.raster.scene import Scene
+from pancrafter_cli.data.sources import Matching, Source, likeness_of_neighbours, measure_matching
+from pancrafter_cli.errors import RasterError, TrainingError
+from pancrafter_cli.raster.scene import Scene, open_scene
 from pancrafter_cli.tasks.train import train
-from tests.pairs import write_pair
+from tests.pairs import displace, write_pair
 from tests.training_setup import recipe, write_scenes
 
 BOTH = ("wald", "resynthesised")
@@ -109,7 +111,7 @@ def test_patches_keep_off_invalid_pixels(tmp_path: Path) -> None:
             (np.abs(rows - 41.5 / 64) < 1 / 64) & (np.abs(cols - 50.5 / 64) < 0.007)
         )
         assert source.places is not None
-        assert 50 < len(source.places) < 0.5 * source.pixels
+        assert 50 < len(source.places) < source.pixels < 0.6 * source.truth[0].size
         for row, col in source.places:
             assert not gap[row : row + 16, col : col + 16].any()
         same = ~gap & (cols > 0.6)
@@ -120,15 +122,75 @@ def test_patches_keep_off_invalid_pixels(tmp_path: Path) -> None:
         assert all(np.isfinite(image).all() for sample in samples for image in (*sample.images, sample.truth))
 
 
-def test_a_collar_takes_no_part_in_matching(tmp_path: Path) -> None:
-    write_pair(tmp_path / "s", seed=1, pan_size=512, ratio=4, bands=3)
+def test_what_is_not_valid_takes_no_part_in_matching() -> None:
+    rng = np.random.default_rng(0)
+    pan = rng.random((96, 96), dtype=np.float32) + 1
+    truth = np.stack([2 * pan + 0.5, 0.25 * pan])
+    valid = np.ones(pan.shape, bool)
+    valid[:, :40] = False
+    broken = np.where(valid, truth, 3 * rng.random(truth.shape, dtype=np.float32))
+    for image, known in ((truth, None), (broken, valid)):
+        found = measure_matching(image, pan, known)
+        np.testing.assert_allclose(found.gain, np.broadcast_to([2.0, 0.25], found.gain.shape), rtol=1e-3)
+        np.testing.assert_allclose(found.offset, np.broadcast_to([0.5, 0.0], found.offset.shape), atol=5e-3)
+        assert found.pan_mean == pytest.approx(pan[:, 40:].mean() if known is not None else pan.mean())
+    assert measure_matching(broken, pan).gain[3, 0] < 1.8
+    rough = np.where(valid, ndimage.gaussian_filter(pan, 3), pan)
+    assert likeness_of_neighbours(rough, 2.0, valid) > likeness_of_neighbours(rough, 2.0) + 0.1
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_scenes_gaps_are_told_to_the_matching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool) -> None:
+    write_pair(tmp_path / "s", seed=1, pan_size=256, ratio=4, bands=3)
     collar(tmp_path / "s")
+    monkeypatch.setattr(scenes, "LARGEST_WHOLE", 0 if large else 256 * 256)
+    told: list[np.ndarray] = []
+
+    def watched(truth: np.ndarray, pan: np.ndarray, valid: np.ndarray) -> Matching:
+        told.append(valid)
+        return measure_matching(truth, pan, valid)
+
+    monkeypatch.setattr(scenes, "measure_matching", watched)
+    load_sources(tmp_path / "s", BOTH, 16)
+    assert len(told) == 2
+    assert all(0.2 < valid.mean() < 0.9 for valid in told)
+
+
+def test_gaps_of_pan_alone_count(tmp_path: Path) -> None:
+    truth = write_pair(tmp_path / "s", seed=1, pan_size=256, ratio=4, bands=3)
+    with edited(tmp_path / "s" / "pan.tif") as image:
+        image[:, 96:128, :] = 0
     for source in load_sources(tmp_path / "s", BOTH, 16):
-        step = 512 // source.shape[1]
-        inside = np.s_[..., 300 // step :]
-        gain, offset = match_bands(source.image(0).truth[inside], source.image(0).pans.mean(axis=0)[inside], 4.0)
-        np.testing.assert_allclose(source.image(0).matching.gain[3], gain, rtol=0.1)
-        np.testing.assert_allclose(source.image(0).matching.offset[3], offset, atol=0.1)
+        places = source.image(0).places
+        assert places is not None
+        step = 256 // source.shape[1]
+        rows = set(places[:, 0] * step)
+        assert not rows & set(range(96 - 15 * step, 128))
+        assert min(rows) == 0
+        assert max(rows) == 256 - 16 * step
+    with rasterio.open(tmp_path / "s" / "pan.tif") as pan:
+        facts = pan.profile | {"count": 3, "dtype": "float32", "nodata": -1.0}
+    with rasterio.open(tmp_path / "s" / "gt.tif", "w", **facts) as file:
+        file.write(truth.astype(np.float32))
+    (source,) = load_sources(tmp_path / "s", BOTH, 16)
+    places = source.image(0).places
+    assert places is not None
+    assert not set(places[:, 0]) & set(range(96 - 15, 128))
+
+
+def test_near_a_gap_no_truth_is_made_of_filled_pixels(tmp_path: Path) -> None:
+    write_pair(tmp_path / "s", seed=1, pan_size=256, ratio=4, bands=3)
+    whole = [source.image(0) for source in load_sources(tmp_path / "s", BOTH, 16)]
+    with edited(tmp_path / "s" / "ms.tif") as image:
+        image[:, 24:32, 24:32] = 0
+    for source, before in zip(load_sources(tmp_path / "s", BOTH, 16), whole, strict=True):
+        after = source.image(0)
+        assert after.places is not None
+        shown = np.zeros(after.truth.shape[1:], bool)
+        for row, col in after.places:
+            shown[row : row + 16, col : col + 16] = True
+        worst = np.abs(after.truth - before.truth)[:, shown].max()
+        assert worst < 0.02 * before.truth.std()
 
 
 def test_gaps_everywhere_are_refused_with_the_remedy(tmp_path: Path) -> None:
@@ -204,6 +266,22 @@ def test_parts_are_registered_as_the_scene_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_is_large")
+def test_parts_are_moved_from_place_to_place_as_the_scene_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pair(tmp_path / "s", seed=1, pan_size=768, ratio=4, bands=2)
+    displace(tmp_path / "s" / "pan.tif", 0.4)
+    (source,) = load_sources(tmp_path / "s", ("wald",), 16)
+    monkeypatch.setattr(scenes, "LARGEST_WHOLE", 768 * 768)
+    (whole,) = load_sources(tmp_path / "s", ("wald",), 16)
+    assert isinstance(source, SceneParts)
+    part = source.parts[source.count // 2]
+    moved = whole.image(0).pans[..., slice(*part.rows), slice(*part.cols)]
+    np.testing.assert_allclose(source.image(source.count // 2).pans, moved, atol=1e-6)
+    with open_scene(tmp_path / "s" / "pan.tif", [tmp_path / "s" / "ms.tif"]) as still:
+        unmoved = source.read(still.with_shift(*source.scene.shift), part).pans
+    assert np.abs(unmoved - moved).max() > 0.05
+
+
+@pytest.mark.usefixtures("small_is_large")
 def test_few_parts_serve_many_steps_the_same_on_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_scenes(tmp_path / "scenes", ["a", "b"], size=256)
     collar(root / "a")
@@ -222,7 +300,7 @@ def test_few_parts_serve_many_steps_the_same_on_resuming(tmp_path: Path, monkeyp
     names = {name for batch in batches[:32] for name in batch.names}
     assert 4 < len(names) <= 16
     assert names != {name for batch in batches[32:] for name in batch.names}
-    assert 2 * 16 <= len(read) < 64
+    assert 12 < len(read) <= 2 * 16
     again = SourcePool(gather_sources(config).sources, config).draw(40)
     assert again.names == batches[40].names
     assert np.array_equal(again.images.lms, batches[40].images.lms)
@@ -239,7 +317,24 @@ def test_parts_without_a_valid_patch_are_not_drawn(tmp_path: Path) -> None:
         assert np.isfinite(pool.draw(step).truth).all()
     assert not pool.skipped
     assert any(np.size(source.image(0).places) == 0 for source in sources)
-    assert all(source.pixels < 0.5 * 256 * 256 for source in sources)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_scenes_are_drawn_by_what_of_them_is_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    root = write_scenes(tmp_path / "scenes", ["gappy", "whole"], size=512)
+    collar(root / "gappy", 0.6)
+    monkeypatch.setattr(scenes, "LARGEST_WHOLE", 0 if large else 512 * 512)
+    monkeypatch.setattr(scenes, "_CORE", 48)
+    config = recipe(root, batch=16, weights={"wald": 0.0})
+    pool = SourcePool(gather_sources(config).sources, config)
+    with rasterio.open(root / "gappy" / "ms.tif") as file:
+        valid = (file.read(1) > 0).mean()
+    names = [name for step in range(0, 240, 8) for name in pool.draw(step).names]
+    share = np.mean([name.startswith("gappy") for name in names])
+    assert 0.2 < valid < 0.4
+    assert share == pytest.approx(valid / (1 + valid), abs=0.08)
 
 
 @pytest.mark.usefixtures("small_is_large")
@@ -251,6 +346,19 @@ def test_a_scene_that_breaks_off_stops_the_run_by_name(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
     with pytest.raises(TrainingError, match=r"a: \d+ of \d+ images in it cannot be read; the last one: .*ms\.tif"):
         [pool.draw(step) for step in range(0, 320, 32)]
+
+
+@pytest.mark.usefixtures("small_is_large")
+def test_parts_that_break_off_while_the_rest_is_empty_end_the_run(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "scenes", ["a"], size=256)
+    collar(root / "a", 0.75)
+    config = recipe(root, batch=4, weights={"wald": 0.0})
+    sources = gather_sources(config).sources
+    pool = SourcePool(sources, config)
+    pool._empty = {(k, i) for k, s in enumerate(sources) for i in range(s.count - 1)}
+    (root / "a" / "ms.tif").unlink()
+    with pytest.raises(TrainingError, match=r"a: .* no longer be read"):
+        pool.draw(0)
 
 
 @pytest.mark.usefixtures("small_is_large")
@@ -321,6 +429,89 @@ def test_products_are_trained_on_as_they_are_sharpened(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert [len(scene["files"]) for scene in record["scenes"]] == [5, 2]
     assert record["validation"][0]["files"][0]["name"].endswith("_B8.TIF")
+
+
+def test_a_change_behind_a_virtual_mosaic_is_noticed_on_resuming(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "scenes", ["a"], size=256)
+    tiles = tmp_path / "tiles"
+    tiles.mkdir()
+    for name in ("pan", "ms"):
+        shutil.move(root / "a" / f"{name}.tif", tiles / f"{name}.tif")
+        gdal_copy(tiles / f"{name}.tif", root / "a" / f"town-{name}.vrt", driver="VRT")
+    train(recipe(root), tmp_path / "run", stop_at=2)
+    train(recipe(root), tmp_path / "run", stop_at=3)
+    with edited(tiles / "ms.tif", None) as image:
+        image //= 2
+    with pytest.raises(TrainingError, match="a has changed"):
+        train(recipe(root), tmp_path / "run")
+
+
+def test_what_is_held_out_and_no_scene_does_not_stop_the_run(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "scenes", ["a", "held-1", "held-2"])
+    (root / "held-2" / "ms.tif").unlink()
+    (root / "held-3").mkdir()
+    shutil.copy(root / "a" / "pan.tif", root / "held-3" / "dem.tif")
+    told: list[str] = []
+    train(recipe(root, validate=("held-*",), steps=1), tmp_path / "run", warn=told.append)
+    assert [text.split(" is left out")[0] for text in told] == ["held-2", "held-3"]
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert [scene["name"] for scene in record["validation"]] == ["held-1"]
+
+
+def test_half_a_pair_and_broken_products_are_damaged_scenes(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "scenes", ["a", "b", "c"])
+    (root / "b" / "ms.tif").unlink()
+    for name in ("pan", "ms"):
+        (root / "c" / f"{name}.tif").rename(root / "c" / f"town-{name}.tif")
+    (root / "c" / "town-pan.tif").write_bytes(b"no raster")
+    for number in range(6):
+        (root / f"heights-{number}").mkdir()
+        shutil.copy(root / "a" / "pan.tif", root / f"heights-{number}" / "dem.tif")
+    with pytest.raises(TrainingError, match=r"2 of 3 scenes cannot be read: b: .*has pan\.tif and no ms\.tif; c: "):
+        gather_sources(recipe(root))
+
+
+def test_only_what_is_named_as_a_scene_is_trained_on_unasked(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "scenes", ["a"])
+    for name in ("maps", "old/held-out"):
+        shutil.copytree(root / "a", root / name)
+    (root / "maps" / "pan.tif").rename(root / "maps" / "dem.tif")
+    (root / "maps" / "ms.tif").rename(root / "maps" / "landcover.tif")
+    gathered = gather_sources(recipe(root))
+    assert {source.name for source in gathered.sources} == {"a"}
+    reasons = {skipped.name: skipped.reason for skipped in gathered.skipped}
+    assert "neither is named as PAN or MS" in reasons["maps"]
+    assert "holds a scene in held-out" in reasons["old"]
+
+
+def test_large_folders_of_other_things_cost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pancrafter_cli.raster.products._MOST_FILES", 3)
+    root = write_scenes(tmp_path / "scenes", ["a"])
+    (root / "cache").mkdir()
+    for number in range(5):
+        (root / "cache" / f"{number}.txt").touch()
+    gathered = gather_sources(recipe(root))
+    assert not gathered.skipped
+
+
+def test_names_in_capitals_and_a_reference_beside_them(tmp_path: Path) -> None:
+    truth = write_pair(tmp_path / "S", seed=1, pan_size=256, ratio=4, bands=4)
+    with rasterio.open(tmp_path / "S" / "pan.tif") as pan:
+        facts = pan.profile | {"count": 4, "dtype": "float32"}
+    with rasterio.open(tmp_path / "S" / "gt.tif", "w", **facts) as file:
+        file.write(truth.astype(np.float32))
+    for name in ("pan", "ms", "gt"):
+        (tmp_path / "S" / f"{name}.tif").rename(tmp_path / "S" / f"{name.upper()}.TIF")
+    (source,) = load_sources(tmp_path / "S", BOTH, 16)
+    assert source.shape == (4, 256, 256)
+    for geometry in ("area", "toolbox"):
+        words = ["eval", str(tmp_path / "S"), "--methods", "exp", "--protocol", "reduced", "--geometry", geometry]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+    with edited(tmp_path / "S" / "GT.TIF", None) as image:
+        image[:] = 0
+    with pytest.raises(RasterError, match=r"GT\.TIF: is 0 nearly everywhere"):
+        load_sources(tmp_path / "S", BOTH, 16)
 
 
 def test_a_folder_of_something_else_is_left_out_and_no_damaged_scene(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class SourcePool:
         self._steps_together = max(1, _SAMPLES_TOGETHER // config.samples_per_step)
         self._together: tuple[int, tuple[Source, ...]] = -1, ()
         self._failed: dict[tuple[int, int], Skipped] = {}
-        self._empty: set[tuple[int, int]] = set()
+        self._empty = {(k, i) for k, source in enumerate(self.sources) for i in getattr(source, "empty", ())}
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -89,16 +89,29 @@ class SourcePool:
     def _parts_at(self, stretch: int) -> tuple[Source, ...]:
         """The parts of a stretch of steps, read when the first of its samples asks for one."""
         if self._together[0] != stretch:
-            rng = np.random.default_rng([self._config.seed, _PARTS, stretch])
+            self._together = -1, ()  # so that two stretches are never held at once
+            # A seed that ends in 0 is the seed without it; this one is no step's.
+            rng = np.random.default_rng([self._config.seed, stretch, 1])
             weights = self.weights * self._in_parts
-            parts: list[Source] = []
-            while len(parts) < _PARTS:
-                pick = int(rng.choice(len(self.sources), p=weights / weights.sum()))
-                part = self._image(pick, self._index(pick, rng))
-                if part is not None:
-                    parts.append(part)
-            self._together = stretch, tuple(parts)
+            picks = rng.choice(len(self.sources), size=_PARTS, p=weights / weights.sum())
+            held: dict[tuple[int, int], Source] = {}
+            self._together = stretch, tuple(self._part(int(pick), rng, held) for pick in picks)
         return self._together[1]
+
+    def _part(self, pick: int, rng: np.random.Generator, held: dict[tuple[int, int], Source]) -> Source:
+        """A part of a scene in which patches begin, of those `held` or else read and added to them."""
+        source = self.sources[pick]
+        while True:
+            index = self._index(pick, rng)
+            part = held.get((pick, index)) or self._image(pick, index)
+            if part is not None:
+                held[pick, index] = part
+                return part
+            if all((pick, k) in self._empty or (pick, k) in self._failed for k in range(source.count)):
+                raise TrainingError(
+                    f"{source.name}: its parts with valid patches can no longer be read",
+                    "repair the file, or leave it out with `exclude`",
+                )
 
     def _index(self, pick: int, rng: np.random.Generator) -> int:
         count = self.sources[pick].count

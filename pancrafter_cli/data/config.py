@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from pancrafter_cli.data.samples import SampleOptions
 from pancrafter_cli.errors import UsageError
 from pancrafter_cli.networks.config import PanCrafterConfig
-from pancrafter_cli.raster.products import rasters_in
+from pancrafter_cli.raster.products import holds_rasters
 from pancrafter_cli.zoo import read_spec, resolve
 
 SCENE_KINDS = ("wald", "resynthesised")
@@ -106,7 +106,7 @@ class TrainConfig:
         """The scene folders that are held out, sorted. Raises UsageError when `validate` names none."""
         if not self.validate:
             return []
-        found = [path for path in self._folders() if _any(path.name, self.validate)]
+        found = [path for path in self._folders() if _any(path.name, self.validate) and holds_rasters(path)]
         if not found:
             raise UsageError(
                 f"validate: no scene folder in {self.scenes} matches {', '.join(self.validate)}",
@@ -144,14 +144,14 @@ class TrainConfig:
             return []
         files = [path for path in root.glob(PATCH_FILES) if path.is_file()] if self.scenes else []
         found = sorted([*self._folders(), *files])
-        return [p for p in found if _any(p.name, self.include) and not _any(p.name, self.exclude)]
+        wanted = (p for p in found if _any(p.name, self.include) and not _any(p.name, self.exclude))
+        return [path for path in wanted if path.is_file() or holds_rasters(path)]
 
     def _folders(self) -> list[Path]:
         root = Path(self.scenes)
         if not self.scenes or not root.is_dir():
             raise UsageError(f"scenes: '{self.scenes}' is not a folder", "give --scenes DIR with one folder per scene")
-        folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-        return [folder for folder in folders if rasters_in(folder)]
+        return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def read_config(

@@ -11,7 +11,7 @@ from pancrafter_cli.data.pancollection import open_patches
 from pancrafter_cli.data.scenes import load_sources
 from pancrafter_cli.data.sources import AnySource
 from pancrafter_cli.data.synthetic import synthetic_sources
-from pancrafter_cli.errors import PancrafterError, RasterError, TrainingError
+from pancrafter_cli.errors import NoProduct, PancrafterError, RasterError, TrainingError
 
 _NAMED = 5  # scenes that an error message names
 
@@ -33,7 +33,7 @@ def gather_sources(config: TrainConfig) -> Gathered:
     sources: list[AnySource] = []
     used: list[Path] = []
     skipped: list[Skipped] = []
-    unreadable = 0
+    unreadable = scenes = 0
     entries = config.training_entries()
     for entry in entries:
         try:
@@ -41,13 +41,16 @@ def gather_sources(config: TrainConfig) -> Gathered:
         except (PancrafterError, OSError) as error:
             reason = error.message if isinstance(error, PancrafterError) else str(error)
             skipped.append(Skipped(entry.name, reason))
-            unreadable += isinstance(error, RasterError | OSError)
+            if not isinstance(error, NoProduct):  # a folder of something else is no damaged scene
+                unreadable += isinstance(error, RasterError | OSError)
+                scenes += 1
             continue
+        scenes += 1
         sources += found
         used.append(entry)
-    if unreadable > MOST_UNREADABLE * len(entries):
+    if unreadable > MOST_UNREADABLE * scenes:
         raise TrainingError(
-            f"{unreadable} of {len(entries)} scenes cannot be read: {_listed(skipped)}",
+            f"{unreadable} of {scenes} scenes cannot be read: {_listed(skipped)}",
             "repair them, or leave them out with `exclude`",
         )
     sources += synthetic_sources(config)

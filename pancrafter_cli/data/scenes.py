@@ -15,7 +15,7 @@ Invalid pixels are filled as at inference, and no patch lies on them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -24,22 +24,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pancrafter_cli.data.sources import AnySource, Float32, Mask, Matching, Source, measure_matching
-from pancrafter_cli.errors import RasterError, TrainingError
+from pancrafter_cli.errors import NoProduct, RasterError, TrainingError
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, DEFAULT_PAN_GAIN, degrade_weights
 from pancrafter_cli.geometry.fill import fill_invalid
 from pancrafter_cli.geometry.grid import overlap
 from pancrafter_cli.geometry.inputs import lowpass, plan_inputs
 from pancrafter_cli.geometry.resample import apply_weights, cubic_weights, known_only
 from pancrafter_cli.raster.arrays import read_array
-from pancrafter_cli.raster.products import scene_in
+from pancrafter_cli.raster.products import GUESSED, NAMED, ProductFiles, scene_in
 from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import Scene, SceneStatistics, open_scene
-from pancrafter_cli.raster.windows import read_filled, window_of
+from pancrafter_cli.raster.windows import read_filled
 
 LARGEST_WHOLE = 1536**2  # PAN pixels
 _SMALLEST = 8  # pixels a side: less leaves nothing to match bands on at a ratio of 6
 _CORE, _APRON = 192, 48  # pixels of the truth: where the patches of a part begin, and what their inputs see around them
-_MEASURED = 16  # parts that stand for a scene
+_MEASURED, _MEASURED_PIXELS = 16, 2**21  # parts that stand for a scene, and pixels of them
 
 Span = tuple[int, int]
 
@@ -85,7 +85,7 @@ def valid_patches(valid: Mask, patch: int) -> Mask:
 
 def parts_of(rows: Span, cols: Span, patch: int) -> list[Part]:
     """Parts of one shape in which every patch of a truth that covers rows x cols, [start, stop), begins just once."""
-    core = max(_CORE, 3 * patch)
+    core = max(_CORE, patch)
     return [Part(y, x, (top, left)) for y, top in _spans(*rows, patch, core) for x, left in _spans(*cols, patch, core)]
 
 
@@ -138,7 +138,8 @@ class Kind(Generic[Seen]):
 class SceneParts:
     """A scene of which one part at a time is read; what holds for all of it was measured on some parts.
 
-    `scene` may be closed: it says how its files are registered. `pixels` are those in which a patch may begin.
+    `scene` may be closed: it says how its files are registered. `pixels` are the valid ones, by what was seen; `empty`
+    are the parts seen in which no patch begins.
     """
 
     name: str
@@ -150,6 +151,7 @@ class SceneParts:
     patch: int
     matching: Matching
     pixels: int
+    empty: frozenset[int]
 
     @property
     def count(self) -> int:
@@ -174,18 +176,15 @@ class SceneParts:
 def load_sources(folder: Path, kinds: Sequence[str], patch: int = _SMALLEST) -> list[AnySource]:
     """The sources of the scene in `folder`: pan.tif and ms.tif, gt.tif where a reference exists, or a product.
 
-    Those in which no valid patch of `patch` pixels a side fits are left out. Raises TrainingError when none is left or
-    the folder holds no scene, RasterError or GeometryError for unusable rasters and for PAN and MS that `sharpen`
-    refuses too.
+    Those in which no valid patch of `patch` pixels a side fits are left out. Raises TrainingError when none is left,
+    NoProduct when the folder holds no scene, or none that may be taken unasked, UsageError when it is no folder, and
+    RasterError or GeometryError for unusable rasters and for PAN and MS that `sharpen` refuses too.
     """
-    try:
-        product = scene_in(folder)
-    except RasterError as error:  # a folder of something else is no damaged scene
-        raise TrainingError(error.message, error.hint) from error
+    product = found_scene(folder)
     files = product.pan, product.ms
-    if (folder / "gt.tif").exists():
+    if product.reference is not None:
         # The reference lies on the PAN grid already: its own Wald pair, with ratio 1 between the two files.
-        return [_referenced_source(folder, files, patch)]
+        return [_referenced_source(folder, files, product.reference, patch)]
     with open_scene(*files) as opened:
         scene, _ = register(opened)
         fitting = [kind for kind in map(KINDS.__getitem__, kinds) if min(_sizes(kind.spans(scene))) >= patch]
@@ -197,6 +196,21 @@ def load_sources(folder: Path, kinds: Sequence[str], patch: int = _SMALLEST) -> 
     return found
 
 
+def found_scene(folder: Path) -> ProductFiles:
+    """The scene of a folder that was come across, not named. Raises as `load_sources`."""
+    product = scene_in(folder)
+    if product.layout == GUESSED:
+        raise NoProduct(
+            f"{folder}: holds two rasters, but neither is named as PAN or MS",
+            "name them pan.tif and ms.tif to use them",
+        )
+    if product.layout != NAMED and product.pan.name.lower() == "pan.tif" and product.pan.parent != folder:
+        raise NoProduct(
+            f"{folder}: holds a scene in {product.pan.parent.relative_to(folder)}", "move it beside the other scenes"
+        )
+    return product
+
+
 def _load(
     name: str, kind: Kind[Seen], scene: Scene, files: tuple[Path, tuple[Path, ...]], patch: int
 ) -> AnySource | None:
@@ -204,14 +218,16 @@ def _load(
     whole = math.prod(scene.grid.shape) <= LARGEST_WHOLE
     parts = [Part.whole(*kind.spans(scene))] if whole else parts_of(*kind.spans(scene), patch)
     known = scene.statistics
-    looked, seen = 0, []
-    for part in _spread(parts):
-        found = kind.read(scene, known, part)
-        places = part.places(found.valid, patch)
-        looked += 1
+    most = max(1, min(_MEASURED, _MEASURED_PIXELS // math.prod(parts[0].shape)))
+    seen, empty = [], []
+    for index in _spread(len(parts), most):
+        found = kind.read(scene, known, parts[index])
+        places = parts[index].places(found.valid, patch)
         if places is None or len(places):
             seen.append(found)
-        if looked >= _MEASURED and seen:
+        else:
+            empty.append(index)
+        if len(seen) + len(empty) >= most and seen:
             break
     if not seen:
         return None
@@ -222,22 +238,22 @@ def _load(
         np.stack([image.pans.mean(axis=0) for image in images]),
         np.stack([image.valid for image in images]),
     )
+    valid = sum(int(image.valid.sum()) for image in images)
     if whole:
-        return Source(name, kind.name, images[0].truth, images[0].pans, matching, scene.ratio, places)
-    valid = sum(int(image.valid.sum()) for image in images) / (looked * images[0].valid.size)
+        return Source(name, kind.name, images[0].truth, images[0].pans, matching, scene.ratio, places, valid)
+    share = valid / ((len(seen) + len(empty)) * images[0].valid.size)
 
     def read(scene: Scene, part: Part) -> Image:
         return finish(kind.read(scene, known, part))
 
-    pixels = max(1, round(valid * math.prod(_sizes(kind.spans(scene)))))
-    return SceneParts(name, kind.name, files, scene, read, tuple(parts), patch, matching, pixels)
+    pixels = max(1, round(share * math.prod(_sizes(kind.spans(scene)))))
+    return SceneParts(name, kind.name, files, scene, read, tuple(parts), patch, matching, pixels, frozenset(empty))
 
 
-def _spread(parts: Sequence[Part]) -> Iterator[Part]:
-    """All parts, first some that are spread evenly over them."""
-    first = np.unique(np.linspace(0, len(parts) - 1, min(len(parts), _MEASURED)).round().astype(int)).tolist()
-    rest = sorted(set(range(len(parts))) - set(first))
-    return (parts[k] for k in (*first, *rest))
+def _spread(count: int, first: int) -> list[int]:
+    """All of `count` numbers, to begin with some `first` that are spread evenly over them."""
+    chosen: list[int] = np.unique(np.linspace(0, count - 1, min(count, first)).round().astype(int)).tolist()
+    return [*chosen, *sorted(set(range(count)) - set(chosen))]
 
 
 def _covered(scene: Scene) -> tuple[Span, Span]:
@@ -311,10 +327,14 @@ def _as_it_is(seen: Sequence[Image]) -> Callable[[Image], Image]:
 def _layers(scene: Scene, known: SceneStatistics, part: Part) -> Layers:
     """PAN, PAN as soft as MS, and MS interpolated."""
     plan = plan_inputs(scene.ms_map, part.rows, part.cols, DEFAULT_MS_GAIN)
-    pan, _ = _read_pan(scene, known, plan.rows.pan, plan.cols.pan)
-    ms, _ = _read_ms(scene, known, plan.rows.ms, plan.cols.ms)
+    pan, pan_valid = _read_pan(scene, known, plan.rows.pan, plan.cols.pan)
+    ms, ms_valid = _read_ms(scene, known, plan.rows.ms, plan.cols.ms)
     lms = apply_weights(plan.rows.up.matrix, plan.cols.up.matrix, ms)
-    valid = np.asarray(scene.valid(*window_of(part.rows, part.cols)).all(axis=0))
+    valid = pan_valid[0, plan.rows.crop, plan.cols.crop]
+    if not (pan_valid.all() and ms_valid.all()):
+        low = known_only(plan.rows.down.matrix, plan.cols.down.matrix, pan_valid[0, plan.rows.blur, plan.cols.blur])
+        both = low & ms_valid.all(axis=0)
+        valid = valid & known_only(plan.rows.up.matrix, plan.cols.up.matrix, both)
     return Layers(pan[:, plan.rows.crop, plan.cols.crop], lowpass(plan, pan), lms, valid)
 
 
@@ -347,16 +367,16 @@ def _regression(pan: Float32, truth: Float32) -> NDArray[np.float64]:
     return weights.astype(np.float64, copy=False)
 
 
-def _referenced_source(folder: Path, files: tuple[Path, tuple[Path, ...]], patch: int) -> Source:
+def _referenced_source(folder: Path, files: tuple[Path, tuple[Path, ...]], reference: Path, patch: int) -> Source:
     """The Wald pair of a scene that comes with its own reference on the PAN grid."""
-    truth = read_array(folder / "gt.tif")
+    truth = read_array(reference)
     with open_scene(*files) as scene:
         pan, pan_valid = scene.read_pan(0, 0, *scene.grid.shape)
         ratio = scene.ratio
     if pan.shape[1:] != truth.shape[1:]:
         raise TrainingError(
-            f"{folder / 'gt.tif'}: {truth.shape[1:]} rows and columns, but PAN has {pan.shape[1:]}",
-            "gt.tif lies on the PAN grid",
+            f"{reference}: {truth.shape[1:]} rows and columns, but PAN has {pan.shape[1:]}",
+            f"{reference.name} lies on the PAN grid",
         )
     if min(truth.shape[1:]) < patch:
         raise _too_small(folder, (truth.shape[1], truth.shape[2]), (pan.shape[1], pan.shape[2]), patch)
@@ -367,10 +387,12 @@ def _referenced_source(folder: Path, files: tuple[Path, tuple[Path, ...]], patch
     if places is not None and not len(places):
         raise _nothing_valid(folder, patch)
     scale = np.float32(np.percentile(np.abs(truth[:, valid]), 99))
+    if not scale > 0:
+        raise RasterError(f"{reference}: is 0 nearly everywhere", "this is no image")
     truth = fill_invalid(truth, known, truth[:, valid].mean(axis=1)) / scale
     pan = fill_invalid(pan, pan_valid, pan[pan_valid].mean(keepdims=True)) / scale
     matching = measure_matching(truth, pan[0], valid)
-    return Source(folder.name, "wald", truth, np.repeat(pan, 2, axis=0), matching, ratio, places)
+    return Source(folder.name, "wald", truth, np.repeat(pan, 2, axis=0), matching, ratio, places, int(valid.sum()))
 
 
 KINDS: dict[str, Kind[Any]] = {

@@ -42,7 +42,8 @@ class Source:
     """One image with known truth. All arrays on one grid, in DN / scale.
 
     truth: (C, H, W); pans: (2, H, W), a softer and a crisper (or truer) PAN, of which a sample shows a mix; places:
-    (N, 2), row and column of the upper left corners that patches may have, None where they may lie anywhere.
+    (N, 2), row and column of the upper left corners that patches may have, None where they may lie anywhere; valid:
+    how many pixels of the truth are, None for all.
     """
 
     name: str
@@ -52,11 +53,12 @@ class Source:
     matching: Matching
     ratio: float
     places: NDArray[np.int32] | None = None
+    valid: int | None = None
 
     @property
     def pixels(self) -> int:
-        """Pixels of the truth."""
-        return int(self.truth.shape[1] * self.truth.shape[2])
+        """Valid pixels of the truth."""
+        return int(self.truth.shape[1] * self.truth.shape[2]) if self.valid is None else self.valid
 
     @property
     def count(self) -> int:
@@ -75,7 +77,7 @@ class Source:
 
 
 class AnySource(Protocol):
-    """What samples are drawn from: `count` images of one `shape` (C, H, W), and `pixels` in all of them."""
+    """What samples are drawn from: `count` images of one `shape` (C, H, W), and `pixels` valid in all of them."""
 
     @property
     def name(self) -> str:
@@ -95,7 +97,7 @@ class AnySource(Protocol):
 
     @property
     def pixels(self) -> int:
-        """Pixels of all images."""
+        """Valid pixels of all images."""
 
     def image(self, index: int) -> Source:
         """One image, read if need be. Raises RasterError when it cannot be read."""

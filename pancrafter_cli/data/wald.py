@@ -19,6 +19,7 @@ from pancrafter_cli.geometry.fill import fill_invalid
 from pancrafter_cli.geometry.grid import AxisMap, overlap
 from pancrafter_cli.geometry.resample import apply_weights, cubic_weights, known_only
 from pancrafter_cli.raster.arrays import read_array, write_array
+from pancrafter_cli.raster.products import ProductFiles
 from pancrafter_cli.raster.scene import Scene
 
 Float32 = NDArray[np.float32]
@@ -67,24 +68,30 @@ def reduce_scene(scene: Scene, name: str, gains: Sequence[float], size: int) -> 
     return _degraded(name, pan, truth, valid, gains, ratio)
 
 
-def referenced_pair(folder: Path, gains: Sequence[float]) -> Pair:
-    """The pair of a folder with a reference (pan.tif, gt.tif), its MS made from the reference, pixels being areas."""
-    pan, truth = read_array(folder / "pan.tif"), read_array(folder / "gt.tif")
+def referenced_pair(name: str, product: ProductFiles, gains: Sequence[float]) -> Pair:
+    """The pair of a scene with a reference, its MS made from that, pixels being areas; of MS only the size is used."""
+    if product.reference is None:
+        raise ValueError(f"{name} has no reference")
+    pan, truth = read_array(product.pan), read_array(product.reference)
     if pan.shape[1:] != truth.shape[1:]:
         raise RasterError(
-            f"{folder / 'gt.tif'}: {truth.shape[1:]} rows and columns, but PAN has {pan.shape[1:]}",
-            "gt.tif lies on the PAN grid",
+            f"{product.reference}: {truth.shape[1:]} rows and columns, but PAN has {pan.shape[1:]}",
+            f"{product.reference.name} lies on the PAN grid",
         )
-    ratio = _ratio_of(folder, pan, read_array(folder / "ms.tif"))
+    ratio = _ratio_of(product.pan.parent, pan, read_array(product.ms[0]))
     valid = np.isfinite(truth).all(axis=0) & np.isfinite(pan[0])
-    return _degraded(folder.name, np.nan_to_num(pan), np.nan_to_num(truth), valid, gains, ratio)
+    return _degraded(name, np.nan_to_num(pan), np.nan_to_num(truth), valid, gains, ratio)
 
 
-def toolbox_pair(folder: Path) -> Pair:
-    """The pair of a folder (pan.tif, ms.tif, gt.tif where there is one) whose MS sample k lies at PAN pixel 4k + 2."""
-    pan, ms = read_array(folder / "pan.tif"), read_array(folder / "ms.tif")
-    truth = read_array(folder / "gt.tif") if (folder / "gt.tif").exists() else None
-    return _toolbox_pair(folder.name, pan, ms, truth)
+def toolbox_pair(name: str, product: ProductFiles) -> Pair:
+    """The pair of a scene, with a reference where there is one, whose MS sample k lies at PAN pixel 4k + 2.
+
+    Raises UsageError when its MS is more than one file.
+    """
+    if len(product.ms) > 1:
+        raise UsageError(f"{name}: its MS is {len(product.ms)} files", "the toolbox's geometry needs all bands in one")
+    truth = None if product.reference is None else read_array(product.reference)
+    return _toolbox_pair(name, read_array(product.pan), read_array(product.ms[0]), truth)
 
 
 def h5_pairs(path: Path) -> Iterator[Pair]:

@@ -6,10 +6,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pancrafter_cli.errors import RasterError, UsageError
+from pancrafter_cli.errors import NoProduct, RasterError, UsageError
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
 from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.landsat import LandsatBand, landsat_band
@@ -33,6 +33,7 @@ _LANDSAT_PAN = 8
 _GAOFEN = re.compile(r"GF(?P<number>\d)[A-D]?_.*-(?P<kind>PAN|MSS)\d?(?:[._-].*)?\.tiff?", re.IGNORECASE)
 _MAXAR_KIND = re.compile(r"-([PMS])[123][A-Z]S(?:[-_.]|$)", re.IGNORECASE)
 _MAXAR_TILE = re.compile(r"_R\d+C\d+[-_.]", re.IGNORECASE)
+NAMED, GUESSED = "pan.tif and ms.tif", "two rasters, PAN by its one band"  # layouts
 PAN_WORDS = {"pan", "panchromatic"}
 MS_WORDS = {"ms", "mul", "mss", "mux", "multi", "multispectral", "xs"}
 
@@ -41,7 +42,8 @@ MS_WORDS = {"ms", "mul", "mss", "mux", "multi", "multispectral", "xs"}
 class ProductFiles:
     """The files of a scene: `pan`, and `ms` in the order of bands; `layout` says in words what was recognised.
 
-    `sensor` is None and `band_names` empty where the product does not tell.
+    `sensor` is None and `band_names` empty where the product does not tell. `reference` is what a perfect product
+    would be, where the folder holds that.
     """
 
     pan: Path
@@ -49,6 +51,7 @@ class ProductFiles:
     sensor: str | None = None
     band_names: tuple[str, ...] = ()
     layout: str = "files as given"
+    reference: Path | None = None
 
 
 def find_product(paths: Sequence[Path]) -> ProductFiles:
@@ -75,24 +78,49 @@ def find_product(paths: Sequence[Path]) -> ProductFiles:
         found = finder(where, files)
         if found is not None:
             return found
-    raise _failure(f"{where}: no PAN and MS pair is recognised", _rasters(files) or files)
+    seen = _failure(f"{where}: no PAN and MS pair is recognised", _rasters(files) or files)
+    raise NoProduct(seen.message, seen.hint)
 
 
 def scene_in(folder: Path) -> ProductFiles:
-    """The scene of a folder: its pan.tif and ms.tif, else the product in it.
+    """The scene of a folder: its pan.tif and ms.tif, with gt.tif as the reference, else the product in it.
 
-    Raises UsageError when it is no folder, and RasterError as `find_product` does.
+    Raises UsageError when it is no folder, RasterError when it cannot be read or holds one of pan.tif and ms.tif
+    alone, NoProduct and RasterError as `find_product` does.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: is not a folder", "give the folder of a scene: pan.tif and ms.tif, or a product")
-    named = pan_and_ms(folder)
-    return ProductFiles(named[0], (named[1],)) if named else find_product([folder])
+    try:
+        files = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
+    except OSError as error:
+        raise RasterError(
+            f"{folder}: cannot be read ({error.strerror})", "allow reading it, or move it away"
+        ) from error
+    reference = files.get("gt.tif")
+    pan, ms = files.get("pan.tif"), files.get("ms.tif")
+    if pan and ms:
+        return ProductFiles(pan, (ms,), layout=NAMED, reference=reference)
+    try:
+        return replace(find_product([folder]), reference=reference)
+    except NoProduct as error:
+        if pan or ms:
+            raise RasterError(
+                f"{folder}: has {'pan' if pan else 'ms'}.tif and no {'ms' if pan else 'pan'}.tif"
+            ) from error
+        raise
 
 
-def pan_and_ms(folder: Path) -> tuple[Path, Path] | None:
-    """The files pan.tif and ms.tif of a folder, in any case, where it has both. Raises OSError."""
-    files = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
-    return (files["pan.tif"], files["ms.tif"]) if {"pan.tif", "ms.tif"} <= files.keys() else None
+def holds_rasters(folder: Path) -> bool:
+    """Whether a folder holds a file that looks like a raster by its name, as deep as `find_product` looks.
+
+    A folder that cannot be listed may hold some.
+    """
+    unreadable: list[OSError] = []
+    for root, names, files in os.walk(folder, onerror=unreadable.append):
+        names[:] = _below(folder, Path(root), names)
+        if any(is_raster(Path(file)) for file in files if not file.startswith(".")):
+            return True
+    return bool(unreadable)
 
 
 def rasters_in(folder: Path) -> list[Path]:
@@ -105,11 +133,16 @@ def _files(folder: Path) -> list[Path]:
     found: list[Path] = []
     for root, names, files in os.walk(folder):
         here = Path(root)
-        names[:] = [n for n in names if not n.startswith(".")] if len(here.relative_to(folder).parts) < _DEPTH else []
+        names[:] = _below(folder, here, names)
         found += [here / name for name in files if not name.startswith(".")]
         if len(found) > _MOST_FILES:
             raise RasterError(f"{folder}: holds more than {_MOST_FILES} files", "give the folder of one product")
     return found
+
+
+def _below(folder: Path, here: Path, names: list[str]) -> list[str]:
+    """Which subfolders of `here` a search of `folder` goes into."""
+    return [n for n in names if not n.startswith(".")] if len(here.relative_to(folder).parts) < _DEPTH else []
 
 
 # --- Landsat Collection
@@ -228,8 +261,9 @@ def _plain(where: str, files: list[Path]) -> ProductFiles | None:
     rasters = _rasters(files)
     pan = [f for f in rasters if _words(f) & PAN_WORDS and not _words(f) & MS_WORDS]
     ms = [f for f in rasters if _words(f) & MS_WORDS and not _words(f) & PAN_WORDS]
+    layout = "pair by name"
     if not (pan and ms) and len(rasters) == 2:
-        bands = {}
+        layout, bands = GUESSED, {}
         for path in rasters:
             with closing(open_raster(path)) as file:
                 bands[path] = file.bands
@@ -237,7 +271,7 @@ def _plain(where: str, files: list[Path]) -> ProductFiles | None:
     if not pan or not ms:
         return None
     chosen = pan + ms
-    return _pair(where, "pair by name", chosen, lambda path: "P" if path in pan else "M")
+    return _pair(where, layout, chosen, lambda path: "P" if path in pan else "M")
 
 
 def is_raster(path: Path) -> bool:

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from pancrafter_cli.classical.toolbox import classical_toolbox
 from pancrafter_cli.data.wald import Pair, h5_pairs, reduce_scene, referenced_pair, toolbox_pair, write_pair
-from pancrafter_cli.errors import UsageError
 from pancrafter_cli.geometry.sensors import SensorMtf, mtf_of, sensor_from_metadata
 from pancrafter_cli.geometry.toolbox import shrink, upsample23
 from pancrafter_cli.metrics.full import full_scores, score_full
 from pancrafter_cli.metrics.streaming import score_reduced
 from pancrafter_cli.metrics.windows import Read, looks_scaled
 from pancrafter_cli.raster.inputs import open_raster
-from pancrafter_cli.raster.products import pan_and_ms, scene_in
+from pancrafter_cli.raster.products import scene_in
 from pancrafter_cli.raster.register import Choice, register
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.tasks.eval_options import FULL, H5_SUFFIXES, REDUCED, Contestant, EvalOptions
@@ -53,19 +52,22 @@ def cases(path: Path, options: EvalOptions) -> Iterator[Case]:
         for pair in h5_pairs(path):
             yield from _toolbox_cases(pair, options, mtf_of(options.sensor, len(pair.ms)))
         return
+    product = scene_in(path)
     if options.geometry == "toolbox":
-        pan, ms = _named_files(path)
-        pair = toolbox_pair(path)  # by convention, whatever the files say of where they lie
-        sensor = options.sensor or sensor_from_metadata((*_metadata(pan), *_metadata(ms)))
+        pair = toolbox_pair(path.name, product)  # by convention, whatever the files say of where they lie
+        sensor = (
+            options.sensor
+            or product.sensor
+            or sensor_from_metadata((*_metadata(product.pan), *_metadata(product.ms[0])))
+        )
         yield from _toolbox_cases(pair, options, mtf_of(sensor, len(pair.ms)))
         return
-    product = scene_in(path)
     with open_scene(product.pan, product.ms, options.scene) as opened:
         scene, _ = register(opened, options.registration, options.local_registration)
         mtf = mtf_of(options.sensor or product.sensor or sensor_from_metadata(scene.metadata), scene.bands)
         if REDUCED in options.protocols:
-            if (path / "gt.tif").exists():
-                pair = referenced_pair(path, mtf.ms)
+            if product.reference is not None:
+                pair = referenced_pair(path.name, product, mtf.ms)
             else:
                 pair = reduce_scene(scene, path.name, mtf.ms, options.size)
             yield _case(pair.truth if pair.truth is not None else pair.ms, path.name, REDUCED, mtf, pair=pair)
@@ -204,15 +206,6 @@ def case_files(case: Case, work: Path) -> Files:
         raise ValueError("a case has a pair or a folder")
     product = scene_in(case.folder)
     return product.pan, product.ms, None
-
-
-def _named_files(folder: Path) -> tuple[Path, Path]:
-    named = pan_and_ms(folder) if folder.is_dir() else None
-    if named is None:
-        raise UsageError(
-            f"{folder}: has no pan.tif and ms.tif", "give folders with both, or h5 files in PanCollection's layout"
-        )
-    return named
 
 
 def _metadata(path: Path) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pancrafter_cli.errors import RasterError
-from pancrafter_cli.raster.products import MS_WORDS, PAN_WORDS, is_raster, pan_and_ms, rasters_in
+from pancrafter_cli.raster.products import MS_WORDS, PAN_WORDS, is_raster, rasters_in
 
 _WORD = re.compile(r"[^\W\d_]+\d*")
 _LEFT_OUT = "neither PAN nor MS by its name"
@@ -81,9 +81,9 @@ def scene_name(pan: Path) -> str:
 def _subfolder(folder: Path) -> Found:
     """A subfolder as a scene."""
     try:
-        named = pan_and_ms(folder)
-        if named:
-            return Found((Entry(folder.name, named[0], (named[1],)),))
+        exact = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
+        if "pan.tif" in exact and "ms.tif" in exact:
+            return Found((Entry(folder.name, exact["pan.tif"], (exact["ms.tif"],)),))
         if rasters_in(folder):
             return Found((Entry(folder.name, folder),))
     except (RasterError, OSError) as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +16,7 @@ from pancrafter_cli.data.config import TrainConfig, recipe_text
 from pancrafter_cli.data.gather import Gathered
 from pancrafter_cli.errors import TrainingError
 from pancrafter_cli.raster.products import scene_in
+from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.tasks.checkpoint import written_whole
 from pancrafter_cli.tasks.learner import Learner
 from pancrafter_cli.version import __version__
@@ -24,15 +27,17 @@ RECORD_FILE = "run.json"
 _PACKAGES = ("torch", "numpy", "scipy", "rasterio", "h5py", "safetensors")
 
 
-def record_run(run: Path, config: TrainConfig, gathered: Gathered, learner: Learner) -> None:
+def record_run(run: Path, config: TrainConfig, gathered: Gathered, held_out: Sequence[Path], learner: Learner) -> None:
     """Write the recipe as resolved (recipe.toml) and, as run.json, its data with sizes and hashes, and the versions.
+
+    held_out: the scene folders that the model is validated on.
 
     A run that goes on adds to its record when and with which versions. Raises TrainingError when its scenes are no
     longer those it began with, OutputError when the folder cannot be written to.
     """
     record: dict[str, Any] = {
         "scenes": [_scene(entry, gathered) for entry in gathered.entries],
-        "validation": [_files(folder) for folder in config.validation_folders()],
+        "validation": [_files(folder) for folder in held_out],
         "left_out": [asdict(s) for s in gathered.skipped],
         "start_from_sha256": file_sha256(resolve(config.start_from)) if config.start_from else None,
     }
@@ -60,18 +65,20 @@ def _scene(entry: Path, gathered: Gathered) -> dict[str, Any]:
 
 
 def _files(entry: Path) -> dict[str, Any]:
-    """Name, size in bytes and hash of the files of a scene folder or patch file."""
+    """Name, size in bytes and hash of a patch file, or of all files that reading a scene folder depends on."""
     files = [
-        {"name": p.name, "bytes": p.stat().st_size, "sha256": file_sha256(p)}
-        for p in ([entry] if entry.is_file() else _scene_files(entry))
+        {"name": name, "bytes": p.stat().st_size, "sha256": file_sha256(p)}
+        for name, p in ([(entry.name, entry)] if entry.is_file() else _scene_files(entry))
     ]
     return {"name": entry.name, "files": files}
 
 
-def _scene_files(folder: Path) -> list[Path]:
+def _scene_files(folder: Path) -> list[tuple[str, Path]]:
+    """The files of a scene and what to call them: their paths from its folder."""
     product = scene_in(folder)
-    reference = folder / "gt.tif"
-    return [product.pan, *product.ms, *([reference] if reference.exists() else [])]
+    with open_scene(product.pan, product.ms) as scene:
+        files = dict.fromkeys([*scene.files, *([product.reference] if product.reference else [])])
+    return [(Path(os.path.relpath(path, folder)).as_posix(), path) for path in files]
 
 
 def _changes(then: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[str]:

@@ -84,7 +84,8 @@ def train(
     exams, no_exams = prepare_exams(config.validation_folders(), matched=config.network.pan == "matched")
     for skipped in (*gathered.skipped, *no_exams):
         warn(f"{skipped.name} is left out: {skipped.reason}")
-    record_run(run, config, gathered, learner)
+    held_out = [Path(config.scenes) / exam.name for exam in exams]
+    record_run(run, config, gathered, held_out, learner)
     names = tuple(entry.name for entry in gathered.entries)
     training = _Run(config, run, learner, SourcePool(gathered.sources, config), exams, names, progress, warn)
     with Course(run, learner.step) as course:

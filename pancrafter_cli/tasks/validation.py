@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pancrafter_cli.data.batches import Skipped
+from pancrafter_cli.data.scenes import found_scene
 from pancrafter_cli.data.wald import Pair, reduce_scene, referenced_pair, write_pair
 from pancrafter_cli.errors import PancrafterError, TrainingError
 from pancrafter_cli.geometry.inputs import NetworkInputs
@@ -19,7 +20,6 @@ from pancrafter_cli.geometry.sensors import mtf_of, sensor_from_metadata
 from pancrafter_cli.metrics.hypercomplex import q2n
 from pancrafter_cli.metrics.reduced import ergas, sam
 from pancrafter_cli.metrics.windows import looks_scaled
-from pancrafter_cli.raster.products import scene_in
 from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import SceneOptions, open_scene
 from pancrafter_cli.runtime.torch_runner import TorchRunner
@@ -106,12 +106,12 @@ def examine(exams: Sequence[Exam], runner: TorchRunner) -> Report:
 
 
 def _prepare(folder: Path, matched: bool) -> Exam:
-    product = scene_in(folder)
+    product = found_scene(folder)
     with open_scene(product.pan, product.ms) as opened:
         scene, _ = register(opened)
         mtf = mtf_of(product.sensor or sensor_from_metadata(scene.metadata), scene.bands)
-        if (folder / "gt.tif").exists():
-            pair = _middle(referenced_pair(folder, mtf.ms))
+        if product.reference is not None:
+            pair = _middle(referenced_pair(folder.name, product, mtf.ms))
         else:
             pair = reduce_scene(scene, folder.name, mtf.ms, SIZE)
     if pair.truth is None:
