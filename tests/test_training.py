@@ -104,6 +104,20 @@ def test_the_root_mean_square_loss_is_taken_per_band_of_a_sample() -> None:
     assert float(found) == pytest.approx(2**0.5 / 4, abs=1e-3)
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+@pytest.mark.parametrize("units", [True, False])
+def test_bf16_is_for_devices_that_have_units_for_it(wanted: bool, units: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pancrafter_cli.runtime.torch_runner.multiplies_bf16", lambda: units)
+    config = replace(CONFIG, bf16=wanted)
+    learner = start_learner(config, torch.device("cpu"))
+    assert learner.bf16 is (wanted and units)
+    seen: list[bool] = []
+    forward = learner.forward
+    learner.forward = lambda *given: (seen.append(torch.is_autocast_enabled("cpu")), forward(*given))[1]
+    take_step(learner, random_batch(config), config)
+    assert set(seen) == {wanted and units}
+
+
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.125, 0.3])
 def test_pan_mode_gets_its_share_of_the_samples(share: float) -> None:
     config = replace(CONFIG, batch=4, pan_share=share)

@@ -39,8 +39,8 @@ class TrainConfig:
     name pattern. size_power: 1 draws in proportion to pixels, 0 every source equally. batch: samples in one pass;
     accumulate: passes in one step. minutes: time for the run, 0 for as long as `steps` take; the learning rate then
     follows the clock. loss: of MS mode, see `mars_loss`. lam and pan_share: weight of the PAN-mode loss and the share
-    of the samples it runs on. ema: decay of the averaged weights that become the model. compile: whether torch
-    compiles the network.
+    of the samples it runs on. ema: decay of the averaged weights that become the model. bf16: whether products are
+    taken in it where the device has units for it; compile: whether torch compiles the network.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012

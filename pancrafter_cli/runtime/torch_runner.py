@@ -24,6 +24,15 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _AGREEMENT, _PERCENTILE = 0.002, 99.9
 
 
+def why_not_bf16(device: torch.device) -> str:
+    """What speaks against computing in bfloat16 on a device; "" where it has units for it."""
+    if device.type == "cpu" and not multiplies_bf16():
+        return "this processor has neither AVX512-BF16 nor AMX"
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "this GPU has no units for bf16"
+    return ""
+
+
 def pick_device(name: str) -> torch.device:
     """The device called "auto" (CUDA when there is one), "cpu", "cuda" or "cuda:N". Raises DeviceError, UsageError."""
     if name == "auto":
@@ -87,10 +96,9 @@ class TorchRunner:
         """
         if not self.undecided:
             return self
-        if self.device.type == "cpu" and not multiplies_bf16():
-            return self._as("fp32", "this processor has neither AVX512-BF16 nor AMX")
-        if self.device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-            return self._as("fp32", "this GPU has no units for bf16")
+        slow = why_not_bf16(self.device)
+        if slow:
+            return self._as("fp32", slow)
         fast = self._as("bf16", "")
         difference = np.abs(fast.sharpen(images) - self.sharpen(images))
         off = float(np.percentile(difference, _PERCENTILE))

@@ -14,6 +14,7 @@ from pancrafter_cli.data.batches import Batch
 from pancrafter_cli.data.config import TrainConfig
 from pancrafter_cli.errors import TrainingError
 from pancrafter_cli.networks.pancrafter import PanCrafter
+from pancrafter_cli.runtime.torch_runner import why_not_bf16
 from pancrafter_cli.zoo import load_model
 
 LOSSES = 50  # steps whose mean loss is logged
@@ -25,7 +26,8 @@ Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
 class Learner:
     """A network in training after `step` steps and `seconds` of the run; `ema` are the weights that become the model.
 
-    `forward` is the network, compiled where the recipe says so; `losses` are those of the last steps, oldest first.
+    `forward` is the network, compiled where the recipe says so; `bf16`: whether products are taken in bfloat16, as the
+    recipe wants it and the device has units for it; `losses` are those of the last steps, oldest first.
     """
 
     network: PanCrafter
@@ -33,6 +35,7 @@ class Learner:
     optimizer: torch.optim.AdamW
     ema: dict[str, Tensor]
     device: torch.device
+    bf16: bool = False
     step: int = 0
     seconds: float = 0.0
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=LOSSES))
@@ -56,7 +59,8 @@ def start_learner(config: TrainConfig, device: torch.device) -> Learner:
         [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=config.lr
     )
     ema = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    return Learner(network, torch.compile(network) if config.compile else network, optimizer, ema, device)
+    forward = torch.compile(network) if config.compile else network
+    return Learner(network, forward, optimizer, ema, device, bf16=config.bf16 and not why_not_bf16(device))
 
 
 def take_step(learner: Learner, batch: Batch, config: TrainConfig) -> None:
@@ -76,7 +80,7 @@ def take_step(learner: Learner, batch: Batch, config: TrainConfig) -> None:
         own = min(max(in_pan_mode - start, 0), config.batch)
         # The mean over a part's samples counts by how many of the step's PAN samples they are.
         lam = config.lam * config.accumulate * own / max(in_pan_mode, 1)
-        with torch.autocast(learner.device.type, torch.bfloat16, enabled=config.bf16):
+        with torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.bf16):
             loss = mars_loss(learner.forward, chunk, lam, own, config.loss) / config.accumulate  # type: ignore[arg-type]
         total += float(loss.detach())
         if not math.isfinite(total):

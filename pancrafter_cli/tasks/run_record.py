@@ -96,6 +96,7 @@ def _start(learner: Learner) -> dict[str, Any]:
         "step": learner.step,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": str(learner.device),
+        "precision": "bf16" if learner.bf16 else "fp32",
         "platform": platform.platform(),
         "versions": {"pancrafter": __version__, "python": platform.python_version(), **packages},
     }
