@@ -18,11 +18,12 @@ from scipy import ndimage
 from typer.testing import CliRunner
 
 from pancrafter_cli.cli.main import app
-from pancrafter_cli.data import scenes
+from pancrafter_cli.data import scene_parts, scenes
 from pancrafter_cli.data.batches import SourcePool
 from pancrafter_cli.data.gather import gather_sources
 from pancrafter_cli.data.samples import SampleOptions, draw_sample
-from pancrafter_cli.data.scenes import Part, SceneParts, load_sources, parts_of, valid_patches
+from pancrafter_cli.data.scene_parts import Part, parts_of, valid_patches
+from pancrafter_cli.data.scenes import SceneParts, load_sources
 from pancrafter_cli.data.sources import Matching, Source, likeness_of_neighbours, measure_matching
 from pancrafter_cli.errors import RasterError, TrainingError
 from pancrafter_cli.raster.scene import Scene, open_scene
@@ -55,8 +56,8 @@ def collar(folder: Path, share: float = 0.4) -> None:
 def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scenes of some hundred pixels are read in parts of some dozen."""
     monkeypatch.setattr(scenes, "LARGEST_WHOLE", 0)
-    monkeypatch.setattr(scenes, "_CORE", 48)
-    monkeypatch.setattr(scenes, "_APRON", 16)
+    monkeypatch.setattr(scene_parts, "_CORE", 48)
+    monkeypatch.setattr(scene_parts, "_APRON", 16)
 
 
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(1, 8), st.floats(0, 1), st.integers(0, 99))
@@ -326,7 +327,7 @@ def test_scenes_are_drawn_by_what_of_them_is_valid(
     root = write_scenes(tmp_path / "scenes", ["gappy", "whole"], size=512)
     collar(root / "gappy", 0.6)
     monkeypatch.setattr(scenes, "LARGEST_WHOLE", 0 if large else 512 * 512)
-    monkeypatch.setattr(scenes, "_CORE", 48)
+    monkeypatch.setattr(scene_parts, "_CORE", 48)
     config = recipe(root, batch=16, weights={"wald": 0.0})
     pool = SourcePool(gather_sources(config).sources, config)
     with rasterio.open(root / "gappy" / "ms.tif") as file:

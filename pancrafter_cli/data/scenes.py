@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pancrafter_cli.data.scene_parts import Part, Span, parts_of, spread_over
 from pancrafter_cli.data.sources import AnySource, Float32, Mask, Matching, Source, measure_matching
 from pancrafter_cli.errors import NoProduct, RasterError, TrainingError
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, DEFAULT_PAN_GAIN, degrade_weights
@@ -38,68 +39,7 @@ from pancrafter_cli.raster.windows import read_filled
 
 LARGEST_WHOLE = 1536**2  # PAN pixels
 _SMALLEST = 8  # pixels a side: less leaves nothing to match bands on at a ratio of 6
-_CORE, _APRON = 192, 48  # pixels of the truth: where the patches of a part begin, and what their inputs see around them
 _MEASURED, _MEASURED_PIXELS = 16, 2**21  # parts that stand for a scene, and pixels of them
-
-Span = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Part:
-    """A window of a truth, rows x cols; patches of it begin in `corners`, rows and columns counted alike."""
-
-    rows: Span
-    cols: Span
-    corners: tuple[Span, Span]
-
-    @classmethod
-    def whole(cls, rows: Span, cols: Span) -> Part:
-        """All of a truth in one part."""
-        return cls(rows, cols, (rows, cols))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.rows[1] - self.rows[0], self.cols[1] - self.cols[0]
-
-    def places(self, valid: Mask, patch: int) -> NDArray[np.int32] | None:
-        """Where valid patches begin, as `Source.places` counts; valid: (H, W), of the window."""
-        (top, bottom), (left, right) = self.corners
-        if valid.all() and self.corners == (self.rows, self.cols):
-            return None
-        here = np.zeros_like(valid)
-        here[top - self.rows[0] : bottom - self.rows[0], left - self.cols[0] : right - self.cols[0]] = True
-        return np.argwhere(valid_patches(valid, patch) & here).astype(np.int32)
-
-
-def valid_patches(valid: Mask, patch: int) -> Mask:
-    """Which pixels (H, W) are the upper left corner of `patch` x `patch` valid ones."""
-    height, width = valid.shape
-    sums = np.zeros((height + 1, width + 1), np.int64)
-    sums[1:, 1:] = valid.cumsum(axis=0).cumsum(axis=1)
-    within = sums[patch:, patch:] - sums[:-patch, patch:] - sums[patch:, :-patch] + sums[:-patch, :-patch]
-    found = np.zeros_like(valid)
-    found[: within.shape[0], : within.shape[1]] = within == patch * patch
-    return found
-
-
-def parts_of(rows: Span, cols: Span, patch: int) -> list[Part]:
-    """Parts of one shape in which every patch of a truth that covers rows x cols, [start, stop), begins just once."""
-    core = max(_CORE, patch)
-    return [Part(y, x, (top, left)) for y, top in _spans(*rows, patch, core) for x, left in _spans(*cols, patch, core)]
-
-
-def _spans(start: int, stop: int, patch: int, core: int) -> list[tuple[Span, Span]]:
-    """Along one axis: what is read for a part, and where its patches begin."""
-    begins = stop - start - patch + 1
-    count = math.ceil(begins / core)
-    length = min(stop - start, math.ceil(begins / count) + patch - 1 + 2 * _APRON)
-    spans = []
-    for k in range(count):
-        first, last = (start + begins * i // count for i in (k, k + 1))
-        read = min(max(start, first - _APRON), stop - length)
-        spans.append(((read, read + length), (first, last)))
-    return spans
 
 
 @dataclass(frozen=True)
@@ -220,7 +160,7 @@ def _load(
     known = scene.statistics
     most = max(1, min(_MEASURED, _MEASURED_PIXELS // math.prod(parts[0].shape)))
     seen, empty = [], []
-    for index in _spread(len(parts), most):
+    for index in spread_over(len(parts), most):
         found = kind.read(scene, known, parts[index])
         places = parts[index].places(found.valid, patch)
         if places is None or len(places):
@@ -250,12 +190,6 @@ def _load(
     return SceneParts(name, kind.name, files, scene, read, tuple(parts), patch, matching, pixels, frozenset(empty))
 
 
-def _spread(count: int, first: int) -> list[int]:
-    """All of `count` numbers, to begin with some `first` that are spread evenly over them."""
-    chosen: list[int] = np.unique(np.linspace(0, count - 1, min(count, first)).round().astype(int)).tolist()
-    return [*chosen, *sorted(set(range(count)) - set(chosen))]
-
-
 def _covered(scene: Scene) -> tuple[Span, Span]:
     """Rows and columns of MS under PAN."""
     to_pan = scene.ms_map.inverse()
@@ -276,14 +210,14 @@ def _too_small(folder: Path, ms: tuple[int, int], pan: tuple[int, int], patch: i
     return TrainingError(
         f"{folder}: {ms[0]} x {ms[1]} MS pixels over {pan[0]} x {pan[1]} PAN pixels are too small for patches of "
         f"{patch} pixels",
-        "make `patch` smaller, or use larger scenes",
+        "use larger scenes, or a recipe with a smaller `patch`",
     )
 
 
 def _nothing_valid(folder: Path, patch: int) -> TrainingError:
     return TrainingError(
         f"{folder}: nowhere are {patch} x {patch} pixels side by side valid in PAN and in all bands of MS",
-        "make `patch` smaller, or use scenes with fewer gaps (`pancrafter inspect` shows nodata and masks)",
+        "use scenes with fewer gaps (`pancrafter inspect` shows nodata and masks), or a recipe with a smaller `patch`",
     )
 
 
