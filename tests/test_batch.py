@@ -378,7 +378,7 @@ def test_a_scene_that_fails_does_not_stop_the_rest(tmp_path: Path, scenes: Path)
     assert facts["counts"] == {"done": 0, "skipped": 3, "to do": 0, "failed": 3}
     assert {scene["scene"]: scene["error"] for scene in facts["scenes"] if scene["status"] == "failed"} == {
         "s01": "RasterError",
-        "s02": "RasterError",
+        "s02": "NoProduct",
         "lonely": "RasterError",
     }
     for name in ("s01", "s02"):
