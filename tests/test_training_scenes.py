@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -470,6 +471,23 @@ def test_half_a_pair_and_broken_products_are_damaged_scenes(tmp_path: Path) -> N
         shutil.copy(root / "a" / "pan.tif", root / f"heights-{number}" / "dem.tif")
     with pytest.raises(TrainingError, match=r"2 of 3 scenes cannot be read: b: .*has pan\.tif and no ms\.tif; c: "):
         gather_sources(recipe(root))
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_scenes(tmp_path / "scenes", ["a", "b", "c", "d", "e"])
+    scandir = os.scandir
+
+    def refused(path: str | Path) -> object:
+        if Path(path).name == "c":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    monkeypatch.setattr(os, "listdir", lambda path: [entry.name for entry in refused(path)])  # type: ignore[attr-defined]
+    gathered = gather_sources(recipe(root))
+    assert [(skipped.name, skipped.reason.split(": ")[-1]) for skipped in gathered.skipped] == [
+        ("c", "cannot be read (Permission denied)")
+    ]
 
 
 def test_only_what_is_named_as_a_scene_is_trained_on_unasked(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def scene_in(folder: Path) -> ProductFiles:
     if not folder.is_dir():
         raise UsageError(f"{folder}: is not a folder", "give the folder of a scene: pan.tif and ms.tif, or a product")
     try:
-        files = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
+        files = files_by_name(folder)
     except OSError as error:
         raise RasterError(
             f"{folder}: cannot be read ({error.strerror})", "allow reading it, or move it away"
@@ -105,9 +105,15 @@ def scene_in(folder: Path) -> ProductFiles:
     except NoProduct as error:
         if pan or ms:
             raise RasterError(
-                f"{folder}: has {'pan' if pan else 'ms'}.tif and no {'ms' if pan else 'pan'}.tif"
+                f"{folder}: has {'pan' if pan else 'ms'}.tif and no {'ms' if pan else 'pan'}.tif",
+                "put it beside the other, or move the folder away",
             ) from error
         raise
+
+
+def files_by_name(folder: Path) -> dict[str, Path]:
+    """What a folder holds, by names in small letters. Raises OSError."""
+    return {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
 
 
 def holds_rasters(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pancrafter_cli.errors import RasterError
-from pancrafter_cli.raster.products import MS_WORDS, PAN_WORDS, is_raster, rasters_in
+from pancrafter_cli.raster.products import MS_WORDS, PAN_WORDS, files_by_name, is_raster, rasters_in
 
 _WORD = re.compile(r"[^\W\d_]+\d*")
 _LEFT_OUT = "neither PAN nor MS by its name"
@@ -81,7 +81,7 @@ def scene_name(pan: Path) -> str:
 def _subfolder(folder: Path) -> Found:
     """A subfolder as a scene."""
     try:
-        exact = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
+        exact = files_by_name(folder)
         if "pan.tif" in exact and "ms.tif" in exact:
             return Found((Entry(folder.name, exact["pan.tif"], (exact["ms.tif"],)),))
         if rasters_in(folder):
