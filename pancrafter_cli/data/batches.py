@@ -18,6 +18,7 @@ from pancrafter_cli.geometry.inputs import NetworkInputs
 
 MOST_UNREADABLE = 0.25  # share of the scenes, or of a file's patches, beyond which training stops
 _PREFETCH = 4
+_OF_SAMPLES, _OF_PARTS = 1, 2  # what a generator is for, the last word of its seed
 _PARTS, _SAMPLES_TOGETHER = 16, 128  # parts of large scenes in memory, and samples drawn before there are others
 
 
@@ -61,37 +62,35 @@ class SourcePool:
         """What could not be read while drawing, in the order it was met."""
         return tuple(self._failed.values())
 
-    def draw(self, step: int) -> Batch:
-        """The samples of a step, of sources drawn by weight; one that cannot be read gives its place to another.
+    def draw(self, step: int, first: int = 0, apart: int = 1) -> Batch:
+        """The samples first, first + apart, ... of a step, of sources drawn by weight.
 
-        What is drawn depends on seed and step and on what is readable, not on when it was found to be unreadable.
-        Raises TrainingError when more than a quarter of a source is unreadable.
+        One that cannot be read gives its place to another. A sample depends on the seed, the step and its number in
+        it, and on what is readable, not on when it was found to be unreadable, nor on who draws the others. Raises
+        TrainingError when more than a quarter of a source is unreadable.
         """
-        rng = np.random.default_rng([self._config.seed, step])
-        picks = rng.choice(len(self.sources), size=self._config.samples_per_step, p=self.weights)
-        drawn = [self._sample(int(pick), step, rng) for pick in picks]
+        drawn = [self._sample(step, number) for number in range(first, self._config.samples_per_step, apart)]
         samples = [sample for sample, _ in drawn]
         images = NetworkInputs(*(_stacked(kind) for kind in zip(*(s.images for s in samples), strict=True)))
         return Batch(images, _stacked([s.truth for s in samples]), tuple(name for _, name in drawn))
 
-    def _sample(self, pick: int, step: int, rng: np.random.Generator) -> tuple[Sample, str]:
+    def _sample(self, step: int, number: int) -> tuple[Sample, str]:
+        rng = np.random.default_rng([self._config.seed, step, number, _OF_SAMPLES])
         image = None
         while image is None:
+            pick = int(rng.choice(len(self.sources), p=self.weights))
             if self._in_parts[pick]:
                 parts = self._parts_at(step // self._steps_together)
                 image = parts[rng.integers(len(parts))]
             else:
                 image = self._image(pick, self._index(pick, rng))
-                if image is None:
-                    pick = int(rng.choice(len(self.sources), p=self.weights))
         return draw_sample(image, rng, self._config.sample), image.name
 
     def _parts_at(self, stretch: int) -> tuple[Source, ...]:
         """The parts of a stretch of steps, read when the first of its samples asks for one."""
         if self._together[0] != stretch:
             self._together = -1, ()  # so that two stretches are never held at once
-            # A seed that ends in 0 is the seed without it; this one is no step's.
-            rng = np.random.default_rng([self._config.seed, stretch, 1])
+            rng = np.random.default_rng([self._config.seed, stretch, 0, _OF_PARTS])
             weights = self.weights * self._in_parts
             picks = rng.choice(len(self.sources), size=_PARTS, p=weights / weights.sum())
             held: dict[tuple[int, int], Source] = {}
