@@ -21,7 +21,7 @@ from pancrafter_cli.tasks.learner import mars_loss, pan_samples, start_learner, 
 from pancrafter_cli.tasks.train import train
 from pancrafter_cli.zoo import load_model
 from tests.pairs import write_pair
-from tests.training_setup import CONFIG, NETWORK, random_batch, write_scenes
+from tests.training_setup import ALONE, CONFIG, NETWORK, random_batch, write_scenes
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_the_root_mean_square_loss_is_taken_per_band_of_a_sample() -> None:
 def test_bf16_is_for_devices_that_have_units_for_it(wanted: bool, units: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pancrafter_cli.runtime.torch_runner.multiplies_bf16", lambda: units)
     config = replace(CONFIG, bf16=wanted)
-    learner = start_learner(config, torch.device("cpu"))
+    learner = start_learner(config, ALONE)
     assert learner.bf16 is (wanted and units)
     seen: list[bool] = []
     forward = learner.forward
@@ -128,7 +128,7 @@ def test_pan_mode_gets_its_share_of_the_samples(share: float) -> None:
 
 def test_early_weights_are_soon_forgotten_by_their_average() -> None:
     config = replace(CONFIG, ema=0.999, warmup=0, lr=0.01)
-    learner = start_learner(config, torch.device("cpu"))
+    learner = start_learner(config, ALONE)
     first = {name: value.clone() for name, value in learner.ema.items()}
     for step in range(8):
         take_step(learner, random_batch(config, step), config)
@@ -138,7 +138,7 @@ def test_early_weights_are_soon_forgotten_by_their_average() -> None:
 
 
 def test_only_matrices_decay() -> None:
-    learner = start_learner(replace(CONFIG, weight_decay=0.1), torch.device("cpu"))
+    learner = start_learner(replace(CONFIG, weight_decay=0.1), ALONE)
     decays = {id(p): group["weight_decay"] for group in learner.optimizer.param_groups for p in group["params"]}
     for name, value in learner.network.named_parameters():
         assert decays[id(value)] == (0.1 if value.ndim > 1 else 0.0), name

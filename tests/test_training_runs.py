@@ -30,7 +30,7 @@ from pancrafter_cli.tasks.train import train
 from pancrafter_cli.tasks.validation import examine, prepare_exams
 from pancrafter_cli.zoo import Model, ModelSpec, load_model
 from tests.pairs import write_pair
-from tests.training_setup import CONFIG, NETWORK, random_batch, recipe, write_scenes
+from tests.training_setup import ALONE, CONFIG, NETWORK, random_batch, recipe, write_scenes
 
 CPU = torch.device("cpu")
 RECIPES = Path(__file__).parents[1] / "examples" / "recipes"
@@ -64,14 +64,14 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(root
     config = recipe(root, lr=1e30, warmup=1, clip=1e30, steps=40, checkpoint_minutes=0.0)
     with pytest.raises(TrainingError, match=r"is not finite at step \d+, in samples of (a|b|a, b);") as caught:
         train(config, tmp_path / "run")
-    learner = start_learner(config, CPU)
+    learner = start_learner(config, ALONE)
     assert restore_checkpoint(tmp_path / "run", config, learner)
     assert f"at step {learner.step + 1}," in caught.value.message
     assert all(torch.isfinite(v).all() for v in learner.network.state_dict().values())
 
 
 def test_a_broken_sample_leaves_the_learner_as_it_was() -> None:
-    learner = start_learner(CONFIG, CPU)
+    learner = start_learner(CONFIG, ALONE)
     batch = random_batch(CONFIG)
     batch.truth[1, 0, 3, 3] = np.nan
     before = {k: v.clone() for k, v in learner.network.state_dict().items()}
@@ -178,7 +178,7 @@ def test_validation_agrees_with_evaluate(held_out: Path, tmp_path: Path) -> None
 def test_an_untrained_network_scores_as_interpolation(held_out: Path) -> None:
     """Its last convolution is zero: what it adds to `lms` is nothing."""
     exams, _ = prepare_exams([held_out / "val-1"], matched=True)
-    learner = start_learner(CONFIG, CPU)
+    learner = start_learner(CONFIG, ALONE)
     report = examine(exams, TorchRunner(Model(learner.network, ModelSpec("x", NETWORK), ""), CPU))
     assert report.relative_ergas == pytest.approx(1.0, abs=1e-6)
 
@@ -417,7 +417,7 @@ def test_impossible_times_are_refused(tmp_path: Path, minutes: str) -> None:
 
 def test_the_learning_rate_follows_the_clock_where_time_is_given() -> None:
     config = replace(CONFIG, minutes=2.0, steps=10_000, warmup=10)
-    learner = start_learner(config, CPU)
+    learner = start_learner(config, ALONE)
     learner.step = 20
     rates = []
     for learner.seconds in (0.0, 60.0, 119.0, 120.0):
@@ -445,7 +445,7 @@ def test_time_ends_a_run(root: Path, tmp_path: Path) -> None:
 def test_accumulating_is_a_larger_batch_in_parts(pan_share: float) -> None:
     whole = replace(CONFIG, batch=6, pan_share=pan_share, lam=0.7)
     parts = replace(whole, batch=2, accumulate=3)
-    one, other = start_learner(whole, CPU), start_learner(parts, CPU)
+    one, other = start_learner(whole, ALONE), start_learner(parts, ALONE)
     for seed in range(3):
         take_step(one, random_batch(whole, seed), whole)
         take_step(other, random_batch(parts, seed), parts)
@@ -465,9 +465,9 @@ def test_compiling_is_a_switch_that_is_off(monkeypatch: pytest.MonkeyPatch) -> N
         return network
 
     monkeypatch.setattr(torch, "compile", compile_)
-    start_learner(CONFIG, CPU)
+    start_learner(CONFIG, ALONE)
     assert not compiled
-    learner = start_learner(replace(CONFIG, compile=True), CPU)
+    learner = start_learner(replace(CONFIG, compile=True), ALONE)
     assert compiled == [learner.network]
 
 

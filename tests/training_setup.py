@@ -8,14 +8,17 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
 
 from pancrafter_cli.data.batches import Batch
 from pancrafter_cli.data.config import TrainConfig
 from pancrafter_cli.data.samples import SampleOptions
 from pancrafter_cli.geometry.inputs import NetworkInputs
 from pancrafter_cli.networks.config import PanCrafterConfig
+from pancrafter_cli.runtime.processes import Processes
 from tests.pairs import textured, write_pair
 
+ALONE = Processes(torch.device("cpu"))
 NETWORK = PanCrafterConfig(bands=2, width=8, depths=(1, 1, 1), heads=2)
 CONFIG = TrainConfig(
     name="tiny",

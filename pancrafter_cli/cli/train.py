@@ -17,7 +17,10 @@ pancrafter train examples/recipes/universal-small/1.toml --scenes scenes/ --run 
 
 pancrafter train --from universal-small --scenes scenes/ --minutes 20
 
+torchrun --nproc-per-node 4 --no-python -- pancrafter train recipe.toml --scenes scenes/ --run runs/large
+
 The same command goes on where a run was stopped. Without a recipe, the model of --from is adapted to the scenes.
+With torchrun, several GPUs share the samples of every step.
 """
 
 
@@ -31,6 +34,9 @@ def command(
     start_from: str | None = typer.Option(None, "--from", help="Start from this model's weights (name or path)."),
     minutes: float | None = typer.Option(None, help="Time for the run; the learning rate falls to 0 by its end."),
     device: opt.Device = "auto",
+    workers: int | None = typer.Option(
+        None, help="Processes that draw samples, 0 for a thread; default: several where the network runs on a GPU."
+    ),
     stop_at: int | None = typer.Option(None, help="Stop after this many steps in all, with a checkpoint."),
     progress: opt.Progress = None,
     as_json: opt.AsJson = False,
@@ -51,10 +57,11 @@ def command(
             "name a TOML file (examples/ has some), or adapt a model with --from universal-small",
         )
     require("torch", hint="pip install 'pancrafter[train]'")
+    from pancrafter_cli.runtime.processes import is_first
     from pancrafter_cli.tasks.train import train
 
     folder = run or Path("runs") / recipe.name
-    shown = sys.stderr.isatty() if progress is None else progress
+    shown = is_first() and (sys.stderr.isatty() if progress is None else progress)
     with tqdm(unit="step", disable=not shown, file=sys.stderr, desc="train") as bar:
 
         def report(step: int, steps: int, loss: float) -> None:
@@ -65,7 +72,9 @@ def command(
         def warn(text: str) -> None:
             tqdm.write(f"warning: {text}", file=sys.stderr)
 
-        result = train(recipe, folder, device=device, stop_at=stop_at, progress=report, warn=warn)
+        result = train(recipe, folder, device=device, workers=workers, stop_at=stop_at, progress=report, warn=warn)
+    if not is_first():
+        return
     if as_json:
         print_json(result)
         return

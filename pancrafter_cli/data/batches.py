@@ -1,9 +1,8 @@
-"""Batches of samples from many sources, drawn ahead by a thread; what cannot be read is left out and named."""
+"""Batches of samples from many sources; what cannot be read is left out and named."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,6 @@ from pancrafter_cli.errors import PancrafterError, TrainingError
 from pancrafter_cli.geometry.inputs import NetworkInputs
 
 MOST_UNREADABLE = 0.25  # share of the scenes, or of a file's patches, beyond which training stops
-_PREFETCH = 4
 _OF_SAMPLES, _OF_PARTS = 1, 2  # what a generator is for, the last word of its seed
 _PARTS, _SAMPLES_TOGETHER = 16, 128  # parts of large scenes in memory, and samples drawn before there are others
 
@@ -32,15 +30,19 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Batch:
-    """Stacked samples, every image (B, bands, patch, patch) in DN / scale, and the source of each."""
+    """Stacked samples, every image (B, bands, patch, patch) in DN / scale, and the source of each.
+
+    skipped: what was found while drawing them that cannot be read.
+    """
 
     images: NetworkInputs
     truth: NDArray[np.float32]
     names: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = ()
 
 
 class SourcePool:
-    """Sources with the probability of drawing each, and a record of what could not be read.
+    """Sources with the probability of drawing each. What cannot be read is remembered and not tried again.
 
     Of scenes that are read part by part, the same few parts serve a stretch of steps, so that reading does not hold
     up the network. Which they are follows from the seed and the stretch.
@@ -57,11 +59,6 @@ class SourcePool:
         self._failed: dict[tuple[int, int], Skipped] = {}
         self._empty = {(k, i) for k, source in enumerate(self.sources) for i in getattr(source, "empty", ())}
 
-    @property
-    def skipped(self) -> tuple[Skipped, ...]:
-        """What could not be read while drawing, in the order it was met."""
-        return tuple(self._failed.values())
-
     def draw(self, step: int, first: int = 0, apart: int = 1) -> Batch:
         """The samples first, first + apart, ... of a step, of sources drawn by weight.
 
@@ -69,10 +66,12 @@ class SourcePool:
         it, and on what is readable, not on when it was found to be unreadable, nor on who draws the others. Raises
         TrainingError when more than a quarter of a source is unreadable.
         """
+        known = len(self._failed)
         drawn = [self._sample(step, number) for number in range(first, self._config.samples_per_step, apart)]
         samples = [sample for sample, _ in drawn]
         images = NetworkInputs(*(_stacked(kind) for kind in zip(*(s.images for s in samples), strict=True)))
-        return Batch(images, _stacked([s.truth for s in samples]), tuple(name for _, name in drawn))
+        truth, names = _stacked([s.truth for s in samples]), tuple(name for _, name in drawn)
+        return Batch(images, truth, names, tuple(self._failed.values())[known:])
 
     def _sample(self, step: int, number: int) -> tuple[Sample, str]:
         rng = np.random.default_rng([self._config.seed, step, number, _OF_SAMPLES])
@@ -156,16 +155,3 @@ def source_weights(sources: Sequence[AnySource], config: TrainConfig) -> NDArray
         raise TrainingError("all sources have weight 0", "raise one of `weights` or `scene_weights`")
     shares: NDArray[np.float64] = weights / weights.sum()
     return shares
-
-
-def prefetch(pool: SourcePool, first: int, last: int) -> Generator[Batch, None, None]:
-    """The batches of the steps first..last-1, drawn by a thread while the network works.
-
-    A step's samples follow from the seed and the step alone, wherever a run was interrupted.
-    """
-    with ThreadPoolExecutor(1) as threads:
-        waiting = [threads.submit(pool.draw, step) for step in range(first, min(first + _PREFETCH, last))]
-        for step in range(first, last):
-            yield waiting.pop(0).result()
-            if step + _PREFETCH < last:
-                waiting.append(threads.submit(pool.draw, step + _PREFETCH))

@@ -34,7 +34,7 @@ from pancrafter_cli.geometry.resample import apply_weights, cubic_weights, known
 from pancrafter_cli.raster.arrays import read_array
 from pancrafter_cli.raster.products import GUESSED, NAMED, ProductFiles, scene_in
 from pancrafter_cli.raster.register import register
-from pancrafter_cli.raster.scene import Scene, SceneStatistics, open_scene
+from pancrafter_cli.raster.scene import Alignment, Scene, SceneStatistics, open_scene
 from pancrafter_cli.raster.windows import read_filled
 
 LARGEST_WHOLE = 1536**2  # PAN pixels
@@ -78,20 +78,29 @@ class Kind(Generic[Seen]):
 class SceneParts:
     """A scene of which one part at a time is read; what holds for all of it was measured on some parts.
 
-    `scene` may be closed: it says how its files are registered. `pixels` are the valid ones, by what was seen; `empty`
-    are the parts seen in which no patch begins.
+    `alignment` is how its files are registered, `known` what was measured on them, `finish` makes an image of what is
+    read. `pixels` are the valid ones, by what was seen; `empty` are the parts seen in which no patch begins. Can be
+    pickled, for the processes that draw from it.
     """
 
     name: str
-    kind: str
+    of: Kind[Any]
     files: tuple[Path, tuple[Path, ...]]
-    scene: Scene
-    read: Callable[[Scene, Part], Image]
+    alignment: Alignment
+    known: SceneStatistics
+    finish: Callable[[Any], Image]
     parts: tuple[Part, ...]
     patch: int
+    bands: int
+    ratio: float
     matching: Matching
     pixels: int
     empty: frozenset[int]
+
+    @property
+    def kind(self) -> str:
+        """Kind of source."""
+        return self.of.name
 
     @property
     def count(self) -> int:
@@ -101,16 +110,16 @@ class SceneParts:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Bands, rows and columns of a part."""
-        return self.scene.bands, *self.parts[0].shape
+        return self.bands, *self.parts[0].shape
 
     def image(self, index: int) -> Source:
         """One part; where no valid patch begins in it, its `places` are empty. Raises RasterError."""
         part = self.parts[index]
         with open_scene(*self.files) as opened:
-            image = self.read(opened.registered_as(self.scene), part)
+            image = self.finish(self.of.read(opened.aligned(self.alignment), self.known, part))
         name = f"{self.name}[{part.rows[0]},{part.cols[0]}]"
         places = part.places(image.valid, self.patch)
-        return Source(name, self.kind, image.truth, image.pans, self.matching, self.scene.ratio, places)
+        return Source(name, self.kind, image.truth, image.pans, self.matching, self.ratio, places)
 
 
 def load_sources(folder: Path, kinds: Sequence[str], patch: int = _SMALLEST) -> list[AnySource]:
@@ -182,12 +191,21 @@ def _load(
     if whole:
         return Source(name, kind.name, images[0].truth, images[0].pans, matching, scene.ratio, places, valid)
     share = valid / ((len(seen) + len(empty)) * images[0].valid.size)
-
-    def read(scene: Scene, part: Part) -> Image:
-        return finish(kind.read(scene, known, part))
-
-    pixels = max(1, round(share * math.prod(_sizes(kind.spans(scene)))))
-    return SceneParts(name, kind.name, files, scene, read, tuple(parts), patch, matching, pixels, frozenset(empty))
+    return SceneParts(
+        name=name,
+        of=kind,
+        files=files,
+        alignment=scene.alignment,
+        known=known,
+        finish=finish,
+        parts=tuple(parts),
+        patch=patch,
+        bands=scene.bands,
+        ratio=scene.ratio,
+        matching=matching,
+        pixels=max(1, round(share * math.prod(_sizes(kind.spans(scene))))),
+        empty=frozenset(empty),
+    )
 
 
 def _covered(scene: Scene) -> tuple[Span, Span]:
@@ -254,8 +272,12 @@ def _wald_image(scene: Scene, known: SceneStatistics, part: Part) -> Image:
     return Image(truth, np.stack(pans), use)
 
 
-def _as_it_is(seen: Sequence[Image]) -> Callable[[Image], Image]:
-    return lambda image: image
+def _nothing_to_fit(seen: Sequence[Image]) -> Callable[[Image], Image]:
+    return _as_it_is
+
+
+def _as_it_is(image: Image) -> Image:
+    return image
 
 
 def _layers(scene: Scene, known: SceneStatistics, part: Part) -> Layers:
@@ -272,26 +294,37 @@ def _layers(scene: Scene, known: SceneStatistics, part: Part) -> Layers:
     return Layers(pan[:, plan.rows.crop, plan.cols.crop], lowpass(plan, pan), lms, valid)
 
 
-def _fusion(seen: Sequence[Layers]) -> Callable[[Layers], Image]:
-    """Truth = MTF-GLP fusion lms + g (pan - lpan); PAN = its regression on the truth, and the mean with the real."""
+@dataclass(frozen=True)
+class Fusion:
+    """Truth = MTF-GLP fusion lms + g (pan - lpan); PAN = its regression on the truth, and the mean with the real.
+
+    slope: g (C,); weights (C + 1,): of the truth's bands in PAN, and a constant.
+    """
+
+    slope: Float32
+    weights: NDArray[np.float64]
+
+    def __call__(self, layers: Layers) -> Image:
+        """The resynthesised pair of a window."""
+        truth = _injected(layers, self.slope)
+        derived = np.tensordot(self.weights[:-1], truth.astype(np.float64), axes=1) + self.weights[-1]
+        pan = derived.astype(np.float32)
+        return Image(truth, np.stack([pan, (pan + layers.pan[0]) / 2]), layers.valid)
+
+
+def _fit_fusion(seen: Sequence[Layers]) -> Fusion:
     soft = np.concatenate([layers.lpan[0][layers.valid] for layers in seen])
     bands = np.concatenate([layers.lms[:, layers.valid] for layers in seen], axis=1)
     centred = (soft - soft.mean()).astype(np.float64)
     power = float((centred**2).mean())
     slope = (bands @ centred / len(centred) / power if power > 0 else np.zeros(len(bands))).astype(np.float32)
+    truths = np.concatenate([_injected(layers, slope)[:, layers.valid] for layers in seen], axis=1)
+    return Fusion(slope, _regression(np.concatenate([layers.pan[0][layers.valid] for layers in seen]), truths))
 
-    def truth_of(layers: Layers) -> Float32:
-        return layers.lms + slope[:, None, None] * (layers.pan - layers.lpan)
 
-    truths = np.concatenate([truth_of(layers)[:, layers.valid] for layers in seen], axis=1)
-    weights = _regression(np.concatenate([layers.pan[0][layers.valid] for layers in seen]), truths)
-
-    def fuse(layers: Layers) -> Image:
-        truth = truth_of(layers)
-        derived = (np.tensordot(weights[:-1], truth.astype(np.float64), axes=1) + weights[-1]).astype(np.float32)
-        return Image(truth, np.stack([derived, (derived + layers.pan[0]) / 2]), layers.valid)
-
-    return fuse
+def _injected(layers: Layers, slope: Float32) -> Float32:
+    fused: Float32 = layers.lms + slope[:, None, None] * (layers.pan - layers.lpan)
+    return fused
 
 
 def _regression(pan: Float32, truth: Float32) -> NDArray[np.float64]:
@@ -330,6 +363,6 @@ def _referenced_source(folder: Path, files: tuple[Path, tuple[Path, ...]], refer
 
 
 KINDS: dict[str, Kind[Any]] = {
-    "wald": Kind("wald", _covered, _wald_image, _as_it_is),
-    "resynthesised": Kind("resynthesised", _all_of, _layers, _fusion),
+    "wald": Kind("wald", _covered, _wald_image, _nothing_to_fit),
+    "resynthesised": Kind("resynthesised", _all_of, _layers, _fit_fusion),
 }

@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -25,10 +26,18 @@ from pancrafter_cli.raster.stack import BandStack
 from pancrafter_cli.raster.statistics import SceneStatistics, measure
 from pancrafter_cli.raster.windows import window_of
 
-__all__ = ["Scene", "SceneOptions", "SceneStatistics", "open_scene"]
+__all__ = ["Alignment", "Scene", "SceneOptions", "SceneStatistics", "open_scene"]
 
 NO_OPTIONS = SceneOptions()
 _MOVED_AT_ONCE, _LEAST_ROWS = 2**20, 64  # PAN pixels that are moved at a time, and rows of them
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How MS lies to PAN beyond what the files say: see `Scene.with_shift` and `Scene.with_displacement`."""
+
+    shift: tuple[float, float]
+    displacement: Displacement | None
 
 
 class Scene:
@@ -130,10 +139,15 @@ class Scene:
         moved._displacement = displacement
         return moved
 
-    def registered_as(self, other: Scene) -> Scene:
-        """The same scene with the shift and the displacement of `other`, which was opened from the same files."""
-        again = self.with_shift(*other.shift)
-        return again if other._displacement is None else again.with_displacement(other._displacement)
+    @property
+    def alignment(self) -> Alignment:
+        """How PAN and MS are taken to lie, for a scene that is opened from the same files again."""
+        return Alignment(self.shift, self._displacement)
+
+    def aligned(self, alignment: Alignment) -> Scene:
+        """The same scene with a shift and a displacement that were found before."""
+        again = self.with_shift(*alignment.shift)
+        return again if alignment.displacement is None else again.with_displacement(alignment.displacement)
 
     def read_pan(self, row: int, col: int, height: int, width: int) -> Block:
         """PAN in a window of the output grid: (1, h, w) in DN, 0 where invalid; which are valid (1, h, w).

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pancrafter_cli.data.batches import Batch
 from pancrafter_cli.data.config import TrainConfig
-from pancrafter_cli.errors import TrainingError
+from pancrafter_cli.errors import TrainingError, UsageError
 from pancrafter_cli.networks.pancrafter import PanCrafter
+from pancrafter_cli.runtime.processes import Processes
 from pancrafter_cli.runtime.torch_runner import why_not_bf16
 from pancrafter_cli.zoo import load_model
 
@@ -26,19 +27,25 @@ Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
 class Learner:
     """A network in training after `step` steps and `seconds` of the run; `ema` are the weights that become the model.
 
-    `forward` is the network, compiled where the recipe says so; `bf16`: whether products are taken in bfloat16, as the
-    recipe wants it and the device has units for it; `losses` are those of the last steps, oldest first.
+    With several processes each has its own, all alike, and learns from its share of every step's samples. `forward` is
+    the network, compiled where the recipe says so; `bf16`: whether products are taken in bfloat16, as the recipe wants
+    it and the device has units for it; `losses` are those of the last steps, oldest first.
     """
 
     network: PanCrafter
     forward: Callable[..., Tensor]
     optimizer: torch.optim.AdamW
     ema: dict[str, Tensor]
-    device: torch.device
+    processes: Processes
     bf16: bool = False
     step: int = 0
     seconds: float = 0.0
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=LOSSES))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.processes.device
 
     @property
     def loss(self) -> float:
@@ -46,11 +53,18 @@ class Learner:
         return sum(self.losses) / len(self.losses) if self.losses else math.nan
 
 
-def start_learner(config: TrainConfig, device: torch.device) -> Learner:
+def start_learner(config: TrainConfig, processes: Processes) -> Learner:
     """A learner before its first step, its weights from the seed or from the model to start from.
 
-    Raises TrainingError when that model is of another form.
+    Raises TrainingError when that model is of another form, UsageError when the processes cannot share a step's
+    samples equally.
     """
+    if config.samples_per_step % processes.count:
+        raise UsageError(
+            f"{processes.count} processes cannot share the {config.samples_per_step} samples of a step equally",
+            "start fewer, or change `batch` or `accumulate`",
+        )
+    device = processes.device
     torch.manual_seed(config.seed)
     network = _first_network(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     decayed = [p for p in network.parameters() if p.ndim > 1]
@@ -60,35 +74,42 @@ def start_learner(config: TrainConfig, device: torch.device) -> Learner:
     )
     ema = {name: value.detach().clone() for name, value in network.state_dict().items()}
     forward = torch.compile(network) if config.compile else network
-    return Learner(network, forward, optimizer, ema, device, bf16=config.bf16 and not why_not_bf16(device))
+    return Learner(network, forward, optimizer, ema, processes, bf16=config.bf16 and not why_not_bf16(device))
 
 
 def take_step(learner: Learner, batch: Batch, config: TrainConfig) -> None:
-    """One step of the optimiser on a batch of `samples_per_step`, with the loss of eq. 4.
+    """One step of the optimiser, with the loss of eq. 4 over `samples_per_step`; `batch` is this process's share.
 
-    Raises TrainingError when loss or gradient is not finite; the learner is then as it was before.
+    Of a step's samples it holds those numbered rank, rank + count, ...; the mean over the processes is what one alone
+    would have taken. Raises TrainingError when loss or gradient is not finite; the learner is then as it was before.
     """
     for group in learner.optimizer.param_groups:
         group["lr"] = learning_rate(config, learner)
     learner.optimizer.zero_grad(set_to_none=True)
     tensors = tuple(torch.from_numpy(a).to(learner.device) for a in (*batch.images, batch.truth))
+    rank, count = learner.processes.rank, learner.processes.count
     in_pan_mode = pan_samples(config, learner.step)
-    total = 0.0
-    for part in range(config.accumulate):
-        start = part * config.batch
+    own_in_pan_mode = len(range(rank, in_pan_mode, count))
+    held, own_total = len(batch.truth), 0.0
+    for start in range(0, held, config.batch):
         chunk = tuple(t[start : start + config.batch].contiguous(memory_format=torch.channels_last) for t in tensors)
-        own = min(max(in_pan_mode - start, 0), config.batch)
+        share = len(chunk[0]) / held
+        shown = min(max(own_in_pan_mode - start, 0), len(chunk[0]))
         # The mean over a part's samples counts by how many of the step's PAN samples they are.
-        lam = config.lam * config.accumulate * own / max(in_pan_mode, 1)
+        lam = config.lam * count * shown / max(in_pan_mode, 1) / share
         with torch.autocast(learner.device.type, torch.bfloat16, enabled=learner.bf16):
-            loss = mars_loss(learner.forward, chunk, lam, own, config.loss) / config.accumulate  # type: ignore[arg-type]
-        total += float(loss.detach())
-        if not math.isfinite(total):
-            raise _not_finite("loss", learner, batch)
+            loss = mars_loss(learner.forward, chunk, lam, shown, config.loss) * share  # type: ignore[arg-type]
+        own_total += float(loss.detach())
         loss.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(learner.network.parameters(), config.clip)
+    # All processes must come to the same end, so that none waits for another that has given up.
+    total = learner.processes.agreed(own_total)
+    if not math.isfinite(total):
+        raise _not_finite("loss", learner, batch if not math.isfinite(own_total) else None)
+    parameters = [*learner.network.parameters()]
+    learner.processes.average_gradients(parameters)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
     if not math.isfinite(float(norm)):
-        raise _not_finite("gradient", learner, batch)
+        raise _not_finite("gradient", learner, batch if count == 1 else None)
     learner.optimizer.step()
     learner.step += 1
     learner.losses.append(total)
@@ -158,9 +179,10 @@ def _average(learner: Learner, most: float) -> None:
             learner.ema[name].lerp_(value, 1 - decay)
 
 
-def _not_finite(what: str, learner: Learner, batch: Batch) -> TrainingError:
-    names = ", ".join(sorted(set(batch.names)))
+def _not_finite(what: str, learner: Learner, batch: Batch | None) -> TrainingError:
+    """The error for a loss or gradient from a batch, or from any process's."""
+    where = f", in samples of {', '.join(sorted(set(batch.names)))}" if batch else ""
     return TrainingError(
-        f"the {what} is not finite at step {learner.step + 1}, in samples of {names}; nothing of that step was kept",
+        f"the {what} is not finite at step {learner.step + 1}{where}; nothing of that step was kept",
         "lower `lr`, or look for broken values in these scenes; the run folder holds the last good checkpoint",
     )

@@ -1,7 +1,8 @@
 """Training a model from PAN+MS scenes: one loop, resumable.
 
-Everything random in step n comes from a generator seeded with (seed, n), so a run that was killed goes on from its
-checkpoint and ends with the same weights as one that was not. Two things follow the clock instead and differ from
+Everything random in step n comes from generators seeded with (seed, n, ...), so a run that was killed goes on from its
+checkpoint and ends with the same weights as one that was not. Several processes, as `torchrun` starts them, share the
+samples of every step; only the first of them validates and writes. Two things follow the clock instead and differ from
 run to run: the learning rate of a run with `minutes`, and when a model is validated.
 """
 
@@ -9,19 +10,22 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 
-from pancrafter_cli.data.batches import Skipped, SourcePool, prefetch
+from pancrafter_cli.data.ahead import Drawer, drawn_ahead
+from pancrafter_cli.data.batches import Skipped, SourcePool
 from pancrafter_cli.data.config import TrainConfig
 from pancrafter_cli.data.gather import gather_sources
 from pancrafter_cli.errors import OutputError, UsageError
 from pancrafter_cli.networks.pancrafter import PanCrafter
-from pancrafter_cli.runtime.torch_runner import TorchRunner, pick_device
+from pancrafter_cli.runtime.cpu import usable_cores
+from pancrafter_cli.runtime.processes import Processes, joined
+from pancrafter_cli.runtime.torch_runner import TorchRunner
 from pancrafter_cli.tasks.checkpoint import (
     BEST_FILE,
     best_score,
@@ -38,6 +42,8 @@ from pancrafter_cli.zoo import WEIGHTS_FILE, Model, ModelSpec, file_sha256, read
 
 Progress = Callable[[int, int, float], None]
 Warn = Callable[[str], None]
+
+_MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -61,69 +67,125 @@ def train(
     run: Path,
     *,
     device: str = "auto",
+    workers: int | None = None,
     stop_at: int | None = None,
     progress: Progress = lambda step, steps, loss: None,
     warn: Warn = lambda text: None,
 ) -> TrainResult:
     """Train `config` in the folder `run`, going on from its checkpoint when there is one.
 
-    device: auto, cpu, cuda or cuda:N. `stop_at` ends this call early, after that many steps in all, with a
+    device: auto, cpu, cuda or cuda:N. workers: processes that draw samples, 0 for a thread of this one; by default
+    several where the network runs on a GPU. `stop_at` ends this call early, after that many steps in all, with a
     checkpoint. `progress` gets (step, steps, loss), `warn` a sentence for everything that is left out. Raises
-    TrainingError for unusable scenes, a checkpoint of another recipe, or a loss that is not finite, and OutputError
-    when the run folder cannot be written to.
+    TrainingError for unusable scenes, a checkpoint of another recipe, or a loss that is not finite, OutputError when
+    the run folder cannot be written to, and UsageError for a number of processes that cannot share a step's samples.
     """
     if stop_at is not None and stop_at < 1:
         raise UsageError(f"--stop-at {stop_at}: expected a number of steps from 1 up", "leave it out")
-    learner = start_learner(config, pick_device(device))
+    if workers is not None and workers < 0:
+        raise UsageError(f"--workers {workers}: expected a number of processes from 0 up", "leave it out")
+    last = config.steps if stop_at is None else min(stop_at, config.steps)
+    with joined(device) as processes:
+        drawing = _workers(processes) if workers is None else workers
+        return _train(config, run, processes, drawing, last, progress, warn)
+
+
+def _workers(processes: Processes) -> int:
+    """How many processes draw samples for this one: as many as it has cores, where a GPU leaves them idle."""
+    if processes.device.type == "cpu":
+        return 0
+    return max(1, min(_MOST_WORKERS, usable_cores() // processes.count_here))
+
+
+def _train(
+    config: TrainConfig, folder: Path, processes: Processes, workers: int, last: int, progress: Progress, warn: Warn
+) -> TrainResult:
+    """What `train` promises, of which processes other than the first do the steps alone."""
+    learner = start_learner(config, processes)
     try:
-        run.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{run}: cannot be made a run folder ({error.strerror})", "choose another --run") from error
-    restore_checkpoint(run, config, learner)
+        raise OutputError(
+            f"{folder}: cannot be made a run folder ({error.strerror})", "choose another --run"
+        ) from error
+    restore_checkpoint(folder, config, learner)
     gathered = gather_sources(config)
+    drawer = Drawer(SourcePool(gathered.sources, config), processes.rank, processes.count)
+    left_out = _LeftOut(warn)
+    steps = _steps(config, learner, drawer, workers, last, left_out)
+    if not processes.first:
+        for _ in steps:
+            pass
+        return TrainResult(learner.step, learner.loss, folder / WEIGHTS_FILE, left_out.all)
     exams, no_exams = prepare_exams(config.validation_folders(), matched=config.network.pan == "matched")
-    for skipped in (*gathered.skipped, *no_exams):
-        warn(f"{skipped.name} is left out: {skipped.reason}")
+    left_out.add((*gathered.skipped, *no_exams))
     held_out = [Path(config.scenes) / exam.name for exam in exams]
-    record_run(run, config, gathered, held_out, learner)
-    names = tuple(entry.name for entry in gathered.entries)
-    training = _Run(config, run, learner, SourcePool(gathered.sources, config), exams, names, progress, warn)
-    with Course(run, learner.step) as course:
-        training.go(course, config.steps if stop_at is None else min(stop_at, config.steps))
-    return training.result((*gathered.skipped, *no_exams))
+    record_run(folder, config, gathered, held_out, learner)
+    training = _Run(config, folder, learner, exams, tuple(entry.name for entry in gathered.entries), progress)
+    with Course(folder, learner.step) as course:
+        training.go(course, steps)
+    return training.result(left_out.all)
+
+
+class _LeftOut:
+    """Scenes and patches that take no part, in the order they were met, each told of once."""
+
+    def __init__(self, warn: Warn) -> None:
+        self._warn = warn
+        self._found: dict[str, Skipped] = {}
+
+    @property
+    def all(self) -> tuple[Skipped, ...]:
+        return tuple(self._found.values())
+
+    def add(self, found: Iterable[Skipped]) -> None:
+        """Tell of those that are new; each of several processes that draw samples finds them for itself."""
+        for skipped in found:
+            if self._found.setdefault(skipped.name, skipped) is skipped:
+                self._warn(f"{skipped.name} is left out: {skipped.reason}")
+
+
+def _steps(
+    config: TrainConfig, learner: Learner, drawer: Drawer, workers: int, last: int, left_out: _LeftOut
+) -> Generator[bool, None, None]:
+    """Train up to step `last`, or until the time is over; after each step, whether it was the last one."""
+    began = time.monotonic() - learner.seconds
+    first = last if is_finished(config, learner) else learner.step
+    with closing(drawn_ahead(drawer, first, last, workers)) as batches:
+        for batch in batches:
+            left_out.add(batch.skipped)
+            take_step(learner, batch, config)
+            learner.seconds = learner.processes.agreed(time.monotonic() - began)
+            finished = learner.step == last or is_finished(config, learner)
+            yield finished
+            if finished:
+                break
 
 
 @dataclass
 class _Run:
-    """A run on its way: what it learns from, what it is examined on, and when it last saved and validated."""
+    """What the first process does beside training: it examines the network, and writes down and saves where it is."""
 
     config: TrainConfig
     folder: Path
     learner: Learner
-    pool: SourcePool
     exams: tuple[Exam, ...]
     scenes: tuple[str, ...]
     progress: Progress
-    warn: Warn
     saved: float = field(default_factory=time.monotonic)
     validated: float = field(default_factory=time.monotonic)
-    warned: int = 0
 
-    def go(self, course: Course, last: int) -> None:
-        """Train up to step `last`, or until the time is over; save and validate in between and at the end."""
+    def go(self, course: Course, steps: Generator[bool, None, None]) -> None:
+        """Take the steps; save and validate in between and at the end."""
         config, learner = self.config, self.learner
-        began = time.monotonic() - learner.seconds
-        first = last if is_finished(config, learner) else learner.step
-        if learner.step == 0:
+        began_at = learner.step
+        if began_at == 0:
             (self.folder / BEST_FILE).unlink(missing_ok=True)  # of a run that never came to its first checkpoint
             if self.exams:
                 # Should training only make things worse, what it started from remains the best.
                 self._validate(course)
-        with closing(prefetch(self.pool, first, last)) as batches:
-            for batch in batches:
-                take_step(learner, batch, config)
-                learner.seconds = time.monotonic() - began
-                finished = learner.step == last or is_finished(config, learner)
+        with closing(steps):
+            for finished in steps:
                 if finished or learner.step % LOSSES == 0:
                     self._report(course)
                 if finished:
@@ -132,7 +194,7 @@ class _Run:
                     self._validate(course)
                 if time.monotonic() - self.saved > config.checkpoint_minutes * 60:
                     self._save()
-        if self.exams and learner.step > first:
+        if self.exams and learner.step > began_at:
             self._validate(course)
         self._save()
 
@@ -140,7 +202,6 @@ class _Run:
         """Where the run is. The best model becomes the model where there was validation."""
         model, best = self.folder / WEIGHTS_FILE, self.folder / BEST_FILE
         loss = self.learner.loss
-        skipped += self.pool.skipped
         if not self.exams:
             return TrainResult(self.learner.step, loss, model, skipped)
         with written_whole(model) as part:
@@ -152,9 +213,6 @@ class _Run:
         learner, loss = self.learner, self.learner.loss
         course.log(learner.step, loss, learning_rate(self.config, learner), learner.seconds)
         self.progress(learner.step, self.config.steps, loss)
-        for skipped in self.pool.skipped[self.warned :]:
-            self.warn(f"{skipped.name} is left out: {skipped.reason}")
-            self.warned += 1
 
     def _validate(self, course: Course) -> None:
         """Score the averaged weights, and keep them if they are the best so far."""
