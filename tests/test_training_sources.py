@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from affine import Affine
 
+from pancrafter_cli import sharpen
 from pancrafter_cli.data.batches import SourcePool
 from pancrafter_cli.data.config import TrainConfig
 from pancrafter_cli.data.deadleaves import dead_leaves
@@ -18,12 +19,13 @@ from pancrafter_cli.data.pancollection import open_patches
 from pancrafter_cli.data.samples import SampleOptions, draw_ratio, draw_sample
 from pancrafter_cli.data.scenes import load_sources
 from pancrafter_cli.data.simulate import simulate_scene
-from pancrafter_cli.data.sources import match_bands
+from pancrafter_cli.data.sources import make_source, match_bands
 from pancrafter_cli.data.synthetic import RATIO, SIZE, synthetic_sources
-from pancrafter_cli.errors import RasterError, TrainingError
+from pancrafter_cli.errors import GeometryError, RasterError, TrainingError
 from pancrafter_cli.geometry.fill import fill_invalid
 from pancrafter_cli.tasks.train import train
-from tests.pairs import write_pair
+from pancrafter_cli.zoo import read_spec
+from tests.pairs import textured, write_pair
 from tests.scene_factory import FileFacts, write_tif
 from tests.training_setup import CONFIG, NETWORK, recipe, write_patches, write_scenes
 
@@ -177,6 +179,33 @@ def test_a_file_that_vanishes_stops_the_run(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(TrainingError, match=r"train_x\.h5: 4 of 12 images in it cannot be read"):
         [pool.draw(step) for step in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("own_share", "limits", "ratios"), [(1.0, (1.7, 6.0), (3.0, 5.0)), (0.5, (2.5, 4.5), (2, 5)), (0, (3, 3), (2, 4))]
+)
+def test_a_model_is_for_the_ratios_it_was_trained_on(
+    own_share: float, limits: tuple[float, float], ratios: tuple[float, float]
+) -> None:
+    options = SampleOptions(own_ratio_share=own_share, ratios=limits)
+    config = replace(CONFIG, sample=options, weights={"wald": 1.0, "dead-leaves": 0.0})
+    truth = textured(2, 64, 1) / 500
+    kinds = {3.0: "wald", 5.0: "wald", 9.0: "dead-leaves"}
+    sources = [make_source("s", kind, truth, truth[:1].repeat(2, axis=0), ratio) for ratio, kind in kinds.items()]
+    pool = SourcePool(sources, config)
+    assert pool.ratios == ratios
+    rng = np.random.default_rng(0)
+    drawn = {draw_ratio(rng, source, options) for source in sources[:2] for _ in range(200)}
+    assert (round(min(drawn)), round(max(drawn))) == ratios
+
+
+def test_fine_tuning_says_which_ratio_its_model_is_for(root: Path, tmp_path: Path) -> None:
+    config = recipe(root, sample=replace(CONFIG.sample, own_ratio_share=1.0))
+    model = train(config, tmp_path / "run").model
+    assert read_spec(model).ratios == (4.0, 4.0)
+    write_pair(tmp_path / "other", seed=3, pan_size=96, ratio=2, bands=2)
+    with pytest.raises(GeometryError, match=r"2\.00 times as large .* trained for ratios 4 to 4"):
+        sharpen(tmp_path / "other" / "pan.tif", tmp_path / "other" / "ms.tif", tmp_path / "out.tif", model=str(model))
 
 
 def test_weights_of_zero_everywhere_are_refused(root: Path) -> None:

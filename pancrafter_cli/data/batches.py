@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pancrafter_cli.data.config import TrainConfig
-from pancrafter_cli.data.samples import Sample, draw_sample
+from pancrafter_cli.data.samples import Sample, draw_sample, range_of_ratios
 from pancrafter_cli.data.scenes import SceneParts
 from pancrafter_cli.data.sources import AnySource, Source
 from pancrafter_cli.errors import PancrafterError, TrainingError
@@ -58,6 +58,12 @@ class SourcePool:
         self._together: tuple[int, tuple[Source, ...]] = -1, ()
         self._failed: dict[tuple[int, int], Skipped] = {}
         self._empty = {(k, i) for k, source in enumerate(self.sources) for i in getattr(source, "empty", ())}
+
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """The least and greatest ratio that samples have."""
+        drawn = (source.ratio for source, weight in zip(self.sources, self.weights, strict=True) if weight > 0)
+        return range_of_ratios(drawn, self._config.sample)
 
     def draw(self, step: int, first: int = 0, apart: int = 1) -> Batch:
         """The samples first, first + apart, ... of a step, of sources drawn by weight.

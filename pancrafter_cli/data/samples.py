@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from pancrafter_cli.geometry.resample import CUBIC_SUPPORT, apply_weights, cubic
 Float32 = NDArray[np.float32]
 
 _LARGEST_HOLE = 8  # MS pixels a side
+_USUAL_RATIOS = 2.0, 4.0
 _FIELD_KNOT = 32  # pixels between the knots of a smooth displacement
 # How PAN's correlation with itself falls off with distance, as a power: measured on the real scenes.
 _LIKENESS_POWER = 1.7
@@ -89,8 +91,15 @@ def draw_ratio(rng: np.random.Generator, source: Source, options: SampleOptions)
     if kind < own:
         return source.ratio
     if kind < (1 + own) / 2:
-        return float(rng.choice([2.0, 4.0]))
+        return float(rng.choice(_USUAL_RATIOS))
     return float(rng.uniform(*options.ratios))
+
+
+def range_of_ratios(own: Iterable[float], options: SampleOptions) -> tuple[float, float]:
+    """The least and greatest ratio that `draw_ratio` can draw from sources of these ratios."""
+    others = (*_USUAL_RATIOS, *options.ratios) if options.own_ratio_share < 1 else ()
+    found = [*others, *(own if options.own_ratio_share > 0 else ())]
+    return min(found), max(found)
 
 
 def draw_sample(source: Source, rng: np.random.Generator, options: SampleOptions) -> Sample:

@@ -99,6 +99,10 @@ class AnySource(Protocol):
     def pixels(self) -> int:
         """Valid pixels of all images."""
 
+    @property
+    def ratio(self) -> float:
+        """Size of MS pixels in PAN pixels."""
+
     def image(self, index: int) -> Source:
         """One image, read if need be. Raises RasterError when it cannot be read."""
 

@@ -97,6 +97,7 @@ def _start(learner: Learner) -> dict[str, Any]:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": str(learner.device),
         "precision": "bf16" if learner.bf16 else "fp32",
+        "processes": learner.processes.count,
         "platform": platform.platform(),
         "versions": {"pancrafter": __version__, "python": platform.python_version(), **packages},
     }

@@ -121,7 +121,8 @@ def _train(
     left_out.add((*gathered.skipped, *no_exams))
     held_out = [Path(config.scenes) / exam.name for exam in exams]
     record_run(folder, config, gathered, held_out, learner)
-    training = _Run(config, folder, learner, exams, tuple(entry.name for entry in gathered.entries), progress)
+    names = tuple(entry.name for entry in gathered.entries)
+    training = _Run(config, folder, learner, exams, names, drawer.pool.ratios, progress)
     with Course(folder, learner.step) as course:
         training.go(course, steps)
     return training.result(left_out.all)
@@ -164,13 +165,17 @@ def _steps(
 
 @dataclass
 class _Run:
-    """What the first process does beside training: it examines the network, and writes down and saves where it is."""
+    """What the first process does beside training: it examines the network, and writes down and saves where it is.
+
+    exams are on held-out scenes; the names of the others, and the range of ratios that is drawn, are for the model.
+    """
 
     config: TrainConfig
     folder: Path
     learner: Learner
     exams: tuple[Exam, ...]
     scenes: tuple[str, ...]
+    ratios: tuple[float, float]
     progress: Progress
     saved: float = field(default_factory=time.monotonic)
     validated: float = field(default_factory=time.monotonic)
@@ -244,6 +249,4 @@ class _Run:
             "recipe": recipe,
             "started_from_sha256": file_sha256(resolve(config.start_from)) if config.start_from else None,
         }
-        return ModelSpec(
-            name=config.name, config=config.network, ratios=config.sample.ratios, training=training | (facts or {})
-        )
+        return ModelSpec(name=config.name, config=config.network, ratios=self.ratios, training=training | (facts or {}))
