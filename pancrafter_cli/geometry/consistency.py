@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_reach, degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap, GridMap, overlap
-from pancrafter_cli.geometry.resample import CUBIC_SUPPORT, apply_weights, cubic_weights
+from pancrafter_cli.geometry.resample import CUBIC_SUPPORT, apply_weights, cubic_weights, known_only
 
 Float32 = NDArray[np.float32]
 
@@ -55,25 +55,30 @@ def plan_consistency(
 
 
 def back_project(
-    plan: ConsistencyPlan, image: Float32, ms: Float32, trusted: NDArray[np.bool_], steps: int, *, positive: bool
+    plan: ConsistencyPlan, image: Float32, ms: Float32, trusted: NDArray[np.bool_], steps: int
 ) -> Float32:
     """The image (C, H, W) of the planned window after `steps` back-projections.
 
-    ms, trusted: (C, h, w) of `plan.*.ms`, in DN / scale; MS pixels that are not trusted ask for nothing. `positive`
-    images are multiplied by what is missing (as Richardson and Lucy do) and stay positive: bright places take more of
-    it than dark ones, which additive steps would pull below zero and ring around. Others have it added.
+    ms, trusted: (C, h, w) of `plan.*.ms`, in DN / scale; MS pixels that are not trusted ask for nothing. The image is
+    multiplied by what is missing (as Richardson and Lucy do) and stays positive: bright places take more of it than
+    dark ones, which additive steps would pull below zero and ring around. Where it is interpolated from MS that itself
+    is negative, what is missing is added.
     """
+    if not (steps and ms.size):
+        return image
     r, c = plan.rows, plan.cols
-    if positive and steps and ms.size:
-        image = np.maximum(image, 0)
-    for _ in range(steps if ms.size else 0):
+    positive = known_only(r.up, c.up, ms >= 0) if ms.min() < 0 else np.True_
+    image = np.where(positive, np.maximum(image, 0), image)
+    for _ in range(steps):
         low = degraded(plan, image)
-        if positive:
-            ratio = (ms + _DARK) / (np.maximum(low, 0) + _DARK)
-            wanted = trusted * (np.clip(ratio, 1 / _LARGEST_RATIO, _LARGEST_RATIO) - 1)
-            image = np.maximum(image * (1 + apply_weights(r.up, c.up, _RELAXATION * wanted)), 0)
-        else:
-            image = image + apply_weights(r.up, c.up, _RELAXATION * trusted * (ms - low))
+        ratio = (ms + _DARK) / (np.maximum(low, 0) + _DARK)
+        wanted = trusted * (np.clip(ratio, 1 / _LARGEST_RATIO, _LARGEST_RATIO) - 1)
+        multiplied = np.maximum(image * (1 + apply_weights(r.up, c.up, _RELAXATION * wanted)), 0)
+        if positive.all():
+            image = multiplied
+            continue
+        added = image + apply_weights(r.up, c.up, _RELAXATION * trusted * (ms - low))
+        image = np.where(positive, multiplied, added)
     return image
 
 

@@ -30,9 +30,9 @@ class SceneStatistics:
 
     `scale` is the 99th percentile of |MS|; `gain` and `offset` (C,) match PAN to the bands, mpan_b = gain_b * pan +
     offset_b: the detail of MS regressed on that of PAN degraded to the MS grid, see `gain_beyond`, and equal means;
-    `ms_mean` is (C,); `ms_min` is the smallest MS value seen; `valid_fraction` is the share of output pixels that are
-    valid in some band. `ms_mtf`: what the blur that takes PAN to MS leaves at the MS Nyquist frequency, as was
-    "given", "measured", or "assumed" where too little is common to both to tell.
+    `ms_mean` is (C,); `valid_fraction` is the share of output pixels that are valid in some band. `ms_mtf`: what the
+    blur that takes PAN to MS leaves at the MS Nyquist frequency, as was "given", "measured", or "assumed" where too
+    little is common to both to tell.
     """
 
     scale: float
@@ -40,7 +40,6 @@ class SceneStatistics:
     offset: FloatArray
     ms_mean: FloatArray
     pan_mean: float
-    ms_min: float
     valid_fraction: float
     ms_mtf: float
     ms_mtf_source: MtfSource
@@ -57,12 +56,10 @@ class _Sums:
         self.n, self.p, self.m = (np.zeros(bands) for _ in range(3))
         self.pp, self.pm = np.zeros((2, bands)), np.zeros((2, bands))
         self.reference: tuple[float, FloatArray] | None = None
-        self.ms_min = np.inf
         self.pixels, self.valid_pixels = 0, 0
 
     def add_ms(self, ms: FloatArray, valid: NDArray[np.bool_]) -> None:
         """MS samples (C, h, w)."""
-        self.ms_min = min(self.ms_min, float(ms[valid].min(initial=np.inf)))
         self.magnitudes.append(np.abs(ms[valid]).astype(np.float32)[:: self.keep_every])
         self.ms_count += valid.sum(axis=(1, 2))
         self.ms_sum += (ms * valid).sum(axis=(1, 2))
@@ -129,7 +126,7 @@ def measure(scene: Measurable, ms_mtf: float | None = None) -> SceneStatistics:
     slope, offset, pan_mean = sums.matching()
     ms_mean = sums.ms_sum / np.maximum(sums.ms_count, 1)
     share = sums.valid_pixels / sums.pixels
-    return SceneStatistics(scale, slope, offset, ms_mean, pan_mean, sums.ms_min, share, gain, source)
+    return SceneStatistics(scale, slope, offset, ms_mean, pan_mean, share, gain, source)
 
 
 def _add_window(scene: Measurable, window: Window, sums: _Sums) -> bool:

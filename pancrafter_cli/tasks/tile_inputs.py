@@ -31,11 +31,10 @@ class Observed:
     ms: Float32
     valid: NDArray[np.bool_]
     plan: ConsistencyPlan
-    positive: bool
 
     def pull(self, sharp: Float32, steps: int) -> Float32:
         """The sharp window (C, H, W), in DN / scale, after `steps` back-projections onto MS."""
-        return back_project(self.plan, sharp, self.ms, self.valid, steps, positive=self.positive)
+        return back_project(self.plan, sharp, self.ms, self.valid, steps)
 
 
 def read_inputs(scene: Scene, rows: Span, cols: Span, *, matched: bool = True) -> TileInputs:
@@ -78,6 +77,4 @@ def read_filled_ms(scene: Scene, rows: Span, cols: Span) -> tuple[Float32, NDArr
 
 
 def _observed(scene: Scene, ms: Float32, valid: NDArray[np.bool_], plan: ConsistencyPlan) -> Observed:
-    # Where MS never is negative, neither is what it was made from.
-    positive = scene.statistics.ms_min >= 0
-    return Observed(ms / np.float32(scene.statistics.scale), valid, plan, positive)
+    return Observed(ms / np.float32(scene.statistics.scale), valid, plan)
