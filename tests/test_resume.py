@@ -18,7 +18,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from pancrafter_cli.errors import OutOfMemory, OutputError, UsageError
+from pancrafter_cli.errors import OutOfMemory, OutputError, PancrafterError, UsageError
 from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.raster import journal, outputs
 from pancrafter_cli.raster.room import check_room
@@ -314,6 +314,21 @@ def test_no_resume_starts_over_and_keeps_nothing(runs: Runs) -> None:
     runs.options.output.unlink()
     assert runs.interrupt(resume=False) == []
     assert runs.left() == {}
+
+
+@pytest.mark.parametrize(
+    "refused", [{"method": "nonsense"}, {"ms_mtf": 3.0}, {"pan": Path("none.tif")}, {"registration": (900.0, 0.0)}]
+)
+@pytest.mark.parametrize("asked", [{"resume": False}, {"confidence": None}])
+def test_a_refused_command_costs_nothing(runs: Runs, refused: dict[str, Any], asked: dict[str, Any]) -> None:
+    runs.options = replace(runs.options, confidence=runs.options.output.with_name("c.tif"))
+    runs.interrupt()
+    left = runs.left()
+    assert {".o.tif.part.tif", ".o.tif.part.journal", ".c.tif.part.tif"} <= left.keys()
+    with pytest.raises(PancrafterError):
+        runs.sharpen(**refused | asked)
+    assert runs.left() == left
+    assert "going on" in runs.sharpen().notices[0]
 
 
 @pytest.mark.parametrize("name", [".o.tif.part.journal", ".o.tif.part.tif"])

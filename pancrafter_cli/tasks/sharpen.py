@@ -70,8 +70,7 @@ def sharpen_scene(
         notice(text)
 
     options, layout = resolve_product(options)
-    _forget_other_layer(options)
-    settle(options.output, options.confidence, discard=not options.resume)
+    settle(options.output, options.confidence)
     _check_outputs(options)
     check_asked(options)
     # A wrong model or device is told before a large scene is measured.
@@ -81,12 +80,15 @@ def sharpen_scene(
         opened = stack.enter_context(open_scene(options.pan, options.ms, _scene_options(options)))
         if options.stac:
             check_item(options.output, opened.grid, overwrite=options.overwrite)
-        _check_room(options, opened, tell)
         hashes = stack.enter_context(hashing(opened.files))
         scene, registration = register(opened, options.registration, options.local_registration)
+        _check_room(options, scene, tell)  # measures what registering would make worthless
         fuser = make_fuser(scene, options.method, runner, sensor=options.sensor, consistency=options.consistency)
         judge = Judge(scene, registration, layer=options.confidence is not None)
         run = _Run(options, scene, registration, fuser, judge, lambda: input_tags(hashes.result()))
+        # Not sooner: a command that is refused must not cost what an earlier one has left to go on from.
+        _forget_other_layer(options)
+        settle(options.output, options.confidence, discard=not options.resume)
         total, tiling, tags = run.fitted(runner.spec.config.width if runner is not None else 0, progress, tell)
         after = _finish(options, scene, tags)
         return SharpenResult(
