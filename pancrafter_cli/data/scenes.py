@@ -339,7 +339,12 @@ def _referenced_source(folder: Path, files: tuple[Path, tuple[Path, ...]], refer
     truth = read_array(reference)
     with open_scene(*files) as scene:
         pan, pan_valid = scene.read_pan(0, 0, *scene.grid.shape)
-        ratio = scene.ratio
+        ratio, bands = scene.ratio, scene.bands
+    if len(truth) != bands:
+        raise TrainingError(
+            f"{reference}: has {len(truth)} bands, but MS has {bands}",
+            f"{reference.name} has the bands of MS, in their order",
+        )
     if pan.shape[1:] != truth.shape[1:]:
         raise TrainingError(
             f"{reference}: {truth.shape[1:]} rows and columns, but PAN has {pan.shape[1:]}",

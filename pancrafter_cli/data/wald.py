@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pancrafter_cli.geometry.fill import fill_invalid
 from pancrafter_cli.geometry.grid import AxisMap, overlap
 from pancrafter_cli.geometry.resample import apply_weights, cubic_weights, known_only
 from pancrafter_cli.raster.arrays import read_array, write_array
+from pancrafter_cli.raster.inputs import Nodata, open_raster
 from pancrafter_cli.raster.products import ProductFiles
 from pancrafter_cli.raster.scene import Scene
 
@@ -68,25 +70,42 @@ def reduce_scene(scene: Scene, name: str, gains: Sequence[float], size: int) -> 
     return _degraded(name, pan, truth, valid, gains, ratio)
 
 
-def referenced_pair(name: str, product: ProductFiles, gains: Sequence[float]) -> Pair:
-    """The pair of a scene with a reference, its MS made from that, pixels being areas; of MS only the size is used."""
+def referenced_pair(name: str, product: ProductFiles, gains: Sequence[float], nodata: Nodata | None = None) -> Pair:
+    """The pair of a scene with a reference, its MS made from that, pixels being areas.
+
+    Of MS only size and number of bands are used. nodata: as of `SceneOptions`, of PAN and of the reference. Raises
+    RasterError when the three do not fit, UsageError when their ratio is not 2 or 4.
+    """
     if product.reference is None:
         raise ValueError(f"{name} has no reference")
-    pan, truth = read_array(product.pan), read_array(product.reference)
+    pan, truth = read_array(product.pan, nodata), read_array(product.reference, nodata)
+    ms = _shape_of(product.ms)
+    if len(truth) != ms[0]:
+        raise RasterError(
+            f"{product.reference}: has {len(truth)} bands, but MS has {ms[0]}",
+            f"{product.reference.name} has the bands of MS, in their order",
+        )
     if pan.shape[1:] != truth.shape[1:]:
         raise RasterError(
             f"{product.reference}: {truth.shape[1:]} rows and columns, but PAN has {pan.shape[1:]}",
             f"{product.reference.name} lies on the PAN grid",
         )
-    ratio = _ratio_of(product.pan.parent, pan, read_array(product.ms[0]))
-    valid = np.isfinite(truth).all(axis=0) & np.isfinite(pan[0])
-    return _degraded(name, np.nan_to_num(pan), np.nan_to_num(truth), valid, gains, ratio)
+    ratio = _ratio_of(product.pan.parent, pan.shape, ms)
+    known, pan_known = np.isfinite(truth), np.isfinite(pan)
+    valid = known.all(axis=0) & pan_known[0]
+    if not valid.any():
+        raise RasterError(
+            f"{product.reference}: no pixel is valid in it and in PAN", "check the nodata values and masks of both"
+        )
+    # Zeros in the holes would darken the MS around them.
+    truth = fill_invalid(truth, known, truth[:, valid].mean(axis=1))
+    return _degraded(name, fill_invalid(pan, pan_known, pan[:, valid].mean(axis=1)), truth, valid, gains, ratio)
 
 
 def toolbox_pair(name: str, product: ProductFiles) -> Pair:
     """The pair of a scene, with a reference where there is one, whose MS sample k lies at PAN pixel 4k + 2.
 
-    Raises UsageError when its MS is more than one file.
+    Raises UsageError when its MS is more than one file, RasterError when its files have gaps or do not fit.
     """
     if len(product.ms) > 1:
         raise UsageError(f"{name}: its MS is {len(product.ms)} files", "the toolbox's geometry needs all bands in one")
@@ -164,7 +183,14 @@ def _degraded(name: str, pan: Float32, truth: Float32, valid: Mask, gains: Seque
 
 
 def _toolbox_pair(name: str, pan: Float32, ms: Float32, truth: Float32 | None) -> Pair:
-    ratio = _ratio_of(Path(name), pan, ms)
+    ratio = _ratio_of(Path(name), pan.shape, ms.shape)
+    images = {"PAN": pan, "MS": ms, "the reference": truth}
+    gappy = [what for what, image in images.items() if image is not None and not np.isfinite(image).all()]
+    if gappy:
+        raise RasterError(
+            f"{name}: there are pixels without data in {' and '.join(gappy)}",
+            "the toolbox's indices know no gaps: cut the scene to a part without, or leave out --geometry toolbox",
+        )
     if truth is not None and truth.shape != (len(ms), *pan.shape[1:]):
         raise RasterError(
             f"{name}: the reference has shape {truth.shape}, PAN {pan.shape}, MS {ms.shape}",
@@ -174,22 +200,33 @@ def _toolbox_pair(name: str, pan: Float32, ms: Float32, truth: Float32 | None) -
     return Pair(name, pan, ms, truth, valid, np.ones(ms.shape[1:], bool), ratio, origin=0.5)
 
 
-def _ratio_of(where: Path, pan: Float32, ms: Float32) -> int:
-    ratios = {p / m for p, m in zip(pan.shape[1:], ms.shape[1:], strict=True)}
-    if len(pan) != 1 or len(ratios) != 1 or (ratio := ratios.pop()) not in (2.0, 4.0):
+def _shape_of(files: Sequence[Path]) -> tuple[int, int, int]:
+    """Bands of all files together, rows and columns."""
+    bands = 0
+    for path in files:
+        with closing(open_raster(path)) as file:
+            bands += file.bands
+            height, width = file.grid.shape
+    return bands, height, width
+
+
+def _ratio_of(where: Path, pan: tuple[int, ...], ms: tuple[int, ...]) -> int:
+    ratios = {p / m for p, m in zip(pan[1:], ms[1:], strict=True)}
+    if pan[0] != 1 or len(ratios) != 1 or (ratio := ratios.pop()) not in (2.0, 4.0):
         raise UsageError(
-            f"{where}: PAN of shape {pan.shape} over MS of shape {ms.shape}; expected one PAN band, ratio 2 or 4",
+            f"{where}: PAN of shape {pan} over MS of shape {ms}; expected one PAN band, ratio 2 or 4",
             "evaluate it as a scene of its own: pan.tif and ms.tif without gt.tif",
         )
     return int(ratio)
 
 
 def _middle(span: tuple[int, int], size: int, ratio: int) -> tuple[int, int]:
-    """The middle `size` pixels of a span, or all of it; whole multiples of the ratio."""
-    length = min(span[1] - span[0], size) // ratio * ratio
+    """The middle `size` pixels of a span, or all of it; whole multiples of the ratio, the size by rounding up."""
+    length = min(span[1] - span[0], -(-size // ratio) * ratio) // ratio * ratio
     if length < 32:
         raise RasterError(
-            f"only {span[1] - span[0]} MS pixels lie under PAN; Wald's protocol needs at least 32 x 32",
+            f"only {length} MS pixels in a row or column lie under PAN, in whole blocks of {ratio}; Wald's protocol "
+            "needs at least 32 x 32",
             "evaluate a larger scene, or at full resolution only",
         )
     start = span[0] + (span[1] - span[0] - length) // 2

@@ -54,9 +54,7 @@ def plan_consistency(
     return ConsistencyPlan(_plan_axis(relation.rows, *rows, gain), _plan_axis(relation.cols, *cols, gain))
 
 
-def back_project(
-    plan: ConsistencyPlan, image: Float32, ms: Float32, trusted: NDArray[np.bool_], steps: int
-) -> Float32:
+def back_project(plan: ConsistencyPlan, image: Float32, ms: Float32, trusted: NDArray[np.bool_], steps: int) -> Float32:
     """The image (C, H, W) of the planned window after `steps` back-projections.
 
     ms, trusted: (C, h, w) of `plan.*.ms`, in DN / scale; MS pixels that are not trusted ask for nothing. The image is

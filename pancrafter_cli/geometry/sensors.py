@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from pancrafter_cli.errors import UsageError
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, DEFAULT_PAN_GAIN
 
@@ -45,6 +47,17 @@ class SensorMtf:
     def ms_mean(self) -> float:
         """The mean gain of the bands."""
         return sum(self.ms) / len(self.ms)
+
+
+def expected_peak(sensor: SensorMtf, stated: float | None, dtype: str) -> float | None:
+    """The greatest DN there can be: as the metadata state, else as the sensor delivers, or as the number format holds.
+
+    None where neither is known. A product of 11 bits may have been brought to 8 since.
+    """
+    known = sensor.peak if stated is None else stated
+    if known is None or not np.issubdtype(dtype, np.integer):
+        return known
+    return min(known, float(np.iinfo(dtype).max))
 
 
 GENERIC_MTF = SensorMtf("generic", (DEFAULT_MS_GAIN,), DEFAULT_PAN_GAIN)

@@ -58,13 +58,15 @@ def score_reduced(
     ratio: float,
     *,
     peak: float | None = None,
+    expected_peak: float | None = None,
     cut: int = 0,
     tile: int = TILE,
 ) -> ReducedScores:
     """Score a fused image against the truth, both (C, *shape) in DN and read in windows of about `tile` pixels.
 
     `read_valid` reads the mask (h, w); None: all pixels count. `peak`: the greatest DN possible (2047 for 11 bits);
-    None: the greatest valid one of the truth, found in a pass of its own. `cut`: rows and columns cut - 1 to
+    None: `expected_peak`, unless that is None or the truth exceeds it; then the greatest valid DN of the truth, which
+    is looked for in a pass of its own. `cut`: rows and columns cut - 1 to
     n - cut - 1 (from 0, inclusive) are kept, as in the research toolboxes with 21. Raises MetricError when an
     index has no value: see each of them.
     """
@@ -73,7 +75,8 @@ def score_reduced(
     truth, fused = _moved(read_truth, top), _moved(read_fused, top)
     valid = None if read_valid is None else _moved(read_valid, top)
     if peak is None:
-        peak = greatest(truth, valid, inner, tile)
+        found = greatest(truth, valid, inner, tile)
+        peak = found if expected_peak is None else max(found, expected_peak)
     indices: dict[str, Index] = {
         "sam": Sam(),
         "ergas": Ergas(ratio),

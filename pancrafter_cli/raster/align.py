@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from affine import Affine
 
@@ -13,7 +12,7 @@ from pancrafter_cli.errors import GeometryError, UsageError
 from pancrafter_cli.geometry.grid import SAME_PLACE, Grid, grid_map, is_axis_aligned, overlap
 from pancrafter_cli.raster.crs import same_crs
 from pancrafter_cli.raster.dem import Dem
-from pancrafter_cli.raster.inputs import RasterFile
+from pancrafter_cli.raster.inputs import Nodata, RasterFile
 from pancrafter_cli.raster.ortho import Ground, OrthoMap, SensorImage, ortho_grids, ortho_notices
 from pancrafter_cli.raster.stack import BandStack, Readable
 from pancrafter_cli.raster.turns import turned_to
@@ -21,9 +20,6 @@ from pancrafter_cli.raster.warp import WarpedRaster, largest_move, parallel_grid
 
 MIN_RATIO, MAX_RATIO = 1.05, 100.0  # what is read of PAN at a time grows with the ratio
 _MIN_IMPLIED_RATIO = 1.5  # below this, sizes alone are no sign of a PAN and MS pair
-
-
-Nodata = float | Literal["auto"]
 
 
 _LEAST_MTF, _MOST_MTF = 0.05, 0.9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +10,18 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 
-from pancrafter_cli.errors import RasterError
+from pancrafter_cli.raster.inputs import Nodata, open_raster
 
 
-def read_array(path: Path) -> NDArray[np.float32]:
-    """All bands of a raster, (C, H, W) in DN, NaN where invalid. Raises RasterError when it cannot be read."""
-    try:
-        with rasterio.open(path) as file:
-            array: NDArray[np.float32] = file.read(out_dtype="float32", masked=True).filled(np.nan)
-    except rasterio.errors.RasterioError as error:
-        raise RasterError(
-            f"{path}: cannot be read as a raster ({error})", "give a GeoTIFF or another raster GDAL reads"
-        ) from error
-    return array
+def read_array(path: Path, nodata: Nodata | None = None) -> NDArray[np.float32]:
+    """All bands of a raster but alpha, (C, H, W) in DN, NaN where invalid; `nodata` as of `SceneOptions`.
+
+    Raises RasterError when it cannot be read.
+    """
+    with closing(open_raster(path)) as file:
+        file.tell_nodata(nodata)
+        image, valid = file.read(0, 0, *file.grid.shape)
+    return np.where(valid, image, np.float32(np.nan))
 
 
 def write_array(

@@ -8,7 +8,7 @@ import stat
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
@@ -35,6 +35,7 @@ from pancrafter_cli.raster.vendor import (
 from pancrafter_cli.raster.windows import spread_windows
 
 SENSOR_TAG = "PANCRAFTER_SENSOR"
+Nodata = float | Literal["auto"]  # a value in DN, or undeclared collars
 Block = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 _MOST_BANDS = 1024  # more than any imager has; all of a tile's are in memory at a time
@@ -96,6 +97,13 @@ class RasterFile:
     def georeferenced(self) -> bool:
         """Whether the file says where it lies: a CRS, or a transform that is not the identity."""
         return self.grid.crs_wkt is not None or not self.grid.transform.almost_equals(Affine.identity())
+
+    def tell_nodata(self, nodata: Nodata | None) -> None:
+        """Apply what the user says of nodata: a value (DN), "auto" for undeclared collars, or nothing."""
+        if nodata == "auto":
+            self.detect_collar()
+        elif nodata is not None:
+            self.assume_nodata(nodata)
 
     def assume_nodata(self, value: float) -> None:
         """Treat `value` (DN) as nodata of every band from now on."""

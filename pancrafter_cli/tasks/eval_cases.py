@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from pancrafter_cli.classical.toolbox import classical_toolbox
 from pancrafter_cli.data.wald import Pair, h5_pairs, reduce_scene, referenced_pair, toolbox_pair, write_pair
-from pancrafter_cli.geometry.sensors import SensorMtf, mtf_of, sensor_from_metadata
+from pancrafter_cli.errors import UsageError
+from pancrafter_cli.geometry.sensors import SensorMtf, expected_peak, mtf_of, sensor_from_metadata
 from pancrafter_cli.geometry.toolbox import shrink, upsample23
 from pancrafter_cli.metrics.full import full_scores, score_full
 from pancrafter_cli.metrics.streaming import score_reduced
@@ -35,13 +36,17 @@ Files = tuple[Path, tuple[Path, ...], Path | None]
 
 @dataclass(frozen=True)
 class Case:
-    """One scene in one protocol: a pair in memory, or files at full resolution. `factor` turns its numbers into DN."""
+    """One scene in one protocol: a pair in memory, or files at full resolution.
+
+    `factor` turns its numbers into DN; peak: the greatest there can be, None where that is not known.
+    """
 
     name: str
     protocol: str
     mtf: SensorMtf
     pair: Pair | None = None
     folder: Path | None = None
+    peak: float | None = None
     factor: float = 1.0
     warnings: tuple[str, ...] = ()
 
@@ -67,10 +72,12 @@ def cases(path: Path, options: EvalOptions) -> Iterator[Case]:
         mtf = mtf_of(options.sensor or product.sensor or sensor_from_metadata(scene.metadata), scene.bands)
         if REDUCED in options.protocols:
             if product.reference is not None:
-                pair = referenced_pair(path.name, product, mtf.ms)
+                pair = referenced_pair(path.name, product, mtf.ms, options.scene.nodata)
             else:
                 pair = reduce_scene(scene, path.name, mtf.ms, options.size)
-            yield _case(pair.truth if pair.truth is not None else pair.ms, path.name, REDUCED, mtf, pair=pair)
+            peak = expected_peak(mtf, scene.peaks[1], scene.dtype)
+            values = pair.truth if pair.truth is not None else pair.ms
+            yield _case(values, path.name, REDUCED, mtf, pair=pair, peak=peak)
         if FULL in options.protocols:
             (row, height), (col, width) = (((n - min(_LOOK, n)) // 2, min(_LOOK, n)) for n in scene.ms_grid.shape)
             looks = scene.read_ms(row, col, height, width)
@@ -78,8 +85,13 @@ def cases(path: Path, options: EvalOptions) -> Iterator[Case]:
 
 
 def _toolbox_cases(pair: Pair, options: EvalOptions, mtf: SensorMtf) -> Iterator[Case]:
+    if pair.truth is None and FULL not in options.protocols:
+        raise UsageError(
+            f"{pair.name}: has no reference, which the reduced protocol needs in the toolbox's geometry",
+            "evaluate it with --protocol full, or a scene without --geometry toolbox",
+        )
     if REDUCED in options.protocols and pair.truth is not None:
-        yield _case(pair.truth, pair.name, REDUCED, mtf, pair=pair)
+        yield _case(pair.truth, pair.name, REDUCED, mtf, pair=pair, peak=mtf.peak)
     if FULL in options.protocols:
         yield _case(pair.ms, pair.name, FULL, mtf, pair=replace(pair, truth=None))
 
@@ -91,11 +103,13 @@ def _case(
     mtf: SensorMtf,
     pair: Pair | None = None,
     folder: Path | None = None,
+    peak: float | None = None,
 ) -> Case:
     if not looks_scaled(values):
-        return Case(name, protocol, mtf, pair, folder)
+        return Case(name, protocol, mtf, pair, folder, peak)
     warning = f"{name}: holds fractions, not DN; scored as {REFLECTANCE_FACTOR:g} times its numbers"
-    return Case(name, protocol, mtf, pair, folder, REFLECTANCE_FACTOR, (warning,))
+    # What the sensor delivers at most is no reflectance.
+    return Case(name, protocol, mtf, pair, folder, None, REFLECTANCE_FACTOR, (warning,))
 
 
 class Scoring:
@@ -123,13 +137,21 @@ class Scoring:
         """The indices of the case's protocol."""
         case, options = self._case, self._options
         valid = self._mask if mask is None else both(self._mask, mask)
-        peak = options.peak if options.peak is not None else case.mtf.peak
         product = _times(read, case.factor)
         toolbox = case.pair is not None and case.pair.origin > 0
         if self.reference is not None and case.pair is not None:
             truth = _times(self.reference, case.factor)
             ratio = case.pair.ratio
-            scores = score_reduced(truth, product, valid, self._shape, ratio, peak=peak, cut=options.cut)
+            scores = score_reduced(
+                truth,
+                product,
+                valid,
+                self._shape,
+                ratio,
+                peak=options.peak,
+                expected_peak=case.peak,
+                cut=options.cut,
+            )
             return {name: float(getattr(scores, name)) for name in REDUCED_INDICES}
         lms, low = scene_lms(self._scene), scene_pan_low(self._scene)
         if toolbox and case.pair is not None:

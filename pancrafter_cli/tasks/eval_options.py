@@ -130,6 +130,7 @@ def check(options: EvalOptions) -> None:
         raise UsageError("no scene is given", "name folders with pan.tif and ms.tif or a product, or h5 files")
     if not options.contestants:
         raise UsageError("no method is given", f"use {NETWORK}, {', '.join(METHODS)}")
+    _check_scenes(options.scenes)
     labels = [contestant.label for contestant in options.contestants]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
@@ -151,6 +152,16 @@ def check(options: EvalOptions) -> None:
         raise UsageError("--shift: expected MS pixels from 0 to 8", "for example --shift 0,0.5,1")
     if options.shifts and (REDUCED not in options.protocols or options.geometry == "toolbox"):
         raise UsageError("--shift needs the reduced protocol in the area geometry", "leave out the other flags")
+
+
+def _check_scenes(scenes: Sequence[Path]) -> None:
+    """Raise UsageError for scenes that would be counted as one, or one that would be counted twice."""
+    places = [path.resolve() for path in scenes]
+    for path, place in zip(scenes, places, strict=True):
+        if places.count(place) > 1:
+            raise UsageError(f"{path}: given twice", "name every scene once")
+        if [other.name for other in places].count(place.name) > 1:
+            raise UsageError(f"{path}: another scene is called {path.name} too", "give their folders different names")
 
 
 def settings(options: EvalOptions) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pancrafter_cli.data.wald import moved
-from pancrafter_cli.errors import PancrafterError
+from pancrafter_cli.errors import GeometryError, PancrafterError
 from pancrafter_cli.raster.register import Choice, locally
 from pancrafter_cli.tasks.eval_cases import Case, Scoring, case_files, cases, fused
 from pancrafter_cli.tasks.eval_options import REDUCED, EvalOptions, EvalResult, EvalRow, FloatArray, check, settings
@@ -43,7 +43,9 @@ def evaluate(options: EvalOptions, progress: Progress = lambda what, done, total
                 pictures[case.name, case.protocol] = crops
                 warnings += case.warnings
                 if case.protocol == REDUCED:
-                    curve += _curve(case, options)
+                    points, notes = _curve(case, options)
+                    curve += points
+                    warnings += notes
         except PancrafterError as error:
             if path.name in error.message:
                 raise
@@ -74,14 +76,16 @@ def _run_case(case: Case, options: EvalOptions) -> tuple[list[EvalRow], dict[str
     return rows, crops
 
 
-def _curve(case: Case, options: EvalOptions) -> list[EvalRow]:
-    """The methods' ERGAS and SAM as MS is moved against PAN, with the tool's registration and without.
+def _curve(case: Case, options: EvalOptions) -> tuple[list[EvalRow], list[str]]:
+    """The methods' ERGAS and SAM as MS is moved against PAN, with the tool's registration and without; and warnings.
 
-    Without it the truth lies where MS says; with it, where PAN says, for that is where the product is put.
+    Without it the truth lies where MS says; with it, where PAN says, for that is where the product is put. Where the
+    registration refuses, as it does beyond some pixels, there is no product and a warning.
     """
     rows: list[EvalRow] = []
+    refused: list[str] = []
     if case.pair is None:
-        return rows
+        return rows, refused
     local = options.local_registration if case.pair.origin == 0 else False
     for shift in options.shifts:
         for registration in _CURVE_REGISTRATIONS:
@@ -92,9 +96,15 @@ def _curve(case: Case, options: EvalOptions) -> list[EvalRow]:
                 scoring = Scoring(own, options, files, stack)
                 for contestant in options.contestants:
                     began = time.monotonic()
-                    product = fused(own, contestant, files, options, registration, local, Path(work), stack)
+                    try:
+                        product = fused(own, contestant, files, options, registration, local, Path(work), stack)
+                    except GeometryError as error:
+                        if registration == "off":
+                            raise
+                        refused.append(f"{case.name}, MS moved by {shift:g} pixels: {error.message}")
+                        break
                     seconds = time.monotonic() - began
                     scores = scoring.score(*product)
                     facts = case.name, REDUCED, contestant.label, scores, seconds
                     rows.append(EvalRow(*facts, shift, str(registration)))
-    return rows
+    return rows, refused

@@ -16,8 +16,8 @@ from pancrafter_cli.geometry.registration import summarise, window_shifts
 from pancrafter_cli.geometry.resample import apply_weights
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
 from pancrafter_cli.geometry.tiling import Tiling
-from pancrafter_cli.raster.align import Nodata
 from pancrafter_cli.raster.crs import crs_name
+from pancrafter_cli.raster.inputs import Nodata
 from pancrafter_cli.raster.products import find_product
 from pancrafter_cli.raster.register import Registration, judge, register_locally
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pancrafter_cli.errors import GeometryError, MetricError, RasterError, UsageError
-from pancrafter_cli.geometry.sensors import SensorMtf, mtf_of, sensor_from_metadata
+from pancrafter_cli.geometry.sensors import SensorMtf, expected_peak, mtf_of, sensor_from_metadata
 from pancrafter_cli.geometry.toolbox import shrink, upsample23
 from pancrafter_cli.metrics.full import FullScores, score_full
 from pancrafter_cli.metrics.lowpass import Geometry
@@ -194,13 +194,13 @@ def _against_reference(options: ScoreOptions, fused: RasterFile, reference: Rast
     _check_bands(fused, reference.bands, f"the reference {reference.path}")
     ratio, origin = _ratio(options)
     mtf = _mtf(options.sensor, (*fused.metadata, *reference.metadata), fused.bands)
-    peak = options.peak if options.peak is not None else mtf.peak
+    expected = expected_peak(mtf, reference.peak, reference.dtype)
     shape, mask = fused.grid.shape, file_mask(fused, reference)
     truth, product = file_pixels(reference), file_pixels(fused)
     means = _means(truth, file_mask(reference), shape)
     exp = degraded(reference, ratio, mtf.ms, means)
     scores: dict[str, ReducedScores] = {
-        name: score_reduced(truth, read, mask, shape, ratio, peak=peak, cut=options.cut)
+        name: score_reduced(truth, read, mask, shape, ratio, peak=options.peak, expected_peak=expected, cut=options.cut)
         for name, read in ((FUSED, product), (EXP, exp))
     }
     result = ScoreResult(
@@ -216,7 +216,7 @@ def _against_reference(options: ScoreOptions, fused: RasterFile, reference: Rast
             "MTF at MS Nyquist": f"{mtf.name}: {_listed(mtf.ms)}",
             "border left out": f"{max(0, options.cut - 1)} pixels above and left, {options.cut} below and right",
             "peak": f"{scores[FUSED].peak:g} DN"
-            + ("" if options.peak or mtf.peak else " (the greatest of the reference)"),
+            + ("" if scores[FUSED].peak in (options.peak, expected) else " (the greatest of the reference)"),
             "blocks of Q and Q2n": "32 x 32 pixels",
             EXP: "the reference degraded by the ratio (MTF) and interpolated back (cubic)",
         },

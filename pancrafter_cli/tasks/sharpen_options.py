@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pancrafter_cli.errors import UsageError
 from pancrafter_cli.geometry.sensors import sensor_mtf
-from pancrafter_cli.raster.align import Nodata
+from pancrafter_cli.raster.inputs import Nodata
 from pancrafter_cli.raster.register import DEFAULT_REGISTRATION, Choice, Registration
 from pancrafter_cli.raster.statistics import MtfSource
 from pancrafter_cli.tasks.fusers import NETWORK, FuserFacts, Runtime, check_method

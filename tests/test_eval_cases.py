@@ -1,0 +1,204 @@
+"""What an evaluation makes of scenes as people have them: references with gaps, of other bands, of other depths."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from pancrafter_cli.data.scenes import load_sources
+from pancrafter_cli.data.wald import referenced_pair
+from pancrafter_cli.errors import PancrafterError, RasterError, TrainingError, UsageError
+from pancrafter_cli.geometry.sensors import expected_peak, mtf_of
+from pancrafter_cli.raster.align import SceneOptions
+from pancrafter_cli.raster.products import scene_in
+from pancrafter_cli.tasks.eval_options import EvalOptions, EvalResult, contestants
+from pancrafter_cli.tasks.eval_report import curve_tables, write_evaluation
+from pancrafter_cli.tasks.evaluate import evaluate
+from pancrafter_cli.tasks.score import FUSED, ScoreOptions, score
+from pancrafter_cli.tasks.train import train
+from tests.pairs import write_pair
+from tests.scene_factory import FileFacts, write_tif
+from tests.training_setup import recipe, write_scenes
+
+GAINS = (0.3, 0.3)
+HOLE = np.s_[..., 40:60, 60:80]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    """A scene of two bands with a reference, all uint16: 192 x 192 PAN pixels, ratio 4."""
+    folder = tmp_path / "scene"
+    truth = write_pair(folder, seed=5, pan_size=192, ratio=4, bands=2)
+    write_like(folder / "pan.tif", np.rint(truth).astype(np.uint16), folder / "gt.tif")
+    return folder
+
+
+def write_like(model: Path, image: np.ndarray, path: Path, **facts: object) -> Path:
+    with rasterio.open(model) as file:
+        place = FileFacts(transform=file.transform)
+    return write_tif(path, image, replace(place, **facts))  # type: ignore[arg-type]
+
+
+def change(path: Path, how: Callable[[np.ndarray], np.ndarray], **facts: object) -> None:
+    with rasterio.open(path) as file:
+        image = file.read()
+    copy = path.with_name("copy.tif")
+    shutil.copy(path, copy)
+    write_like(copy, how(image), path, **facts)
+    copy.unlink()
+
+
+def with_hole(image: np.ndarray) -> np.ndarray:
+    image[HOLE] = 0
+    return image
+
+
+def collared(image: np.ndarray) -> np.ndarray:
+    image[..., : image.shape[-1] // 4] = 0
+    return image
+
+
+def exp_scores(folder: Path, nodata: float | str | None = None) -> dict[str, float]:
+    options = SceneOptions(nodata=nodata)  # type: ignore[arg-type]
+    (row,) = evaluate(EvalOptions((folder,), contestants(["exp"]), ("reduced",), scene=options)).rows
+    return dict(row.scores)
+
+
+@pytest.mark.parametrize("nodata", [0.0, "auto"])
+def test_what_is_said_of_nodata_is_for_the_reference_too(scene: Path, nodata: float | str) -> None:
+    whole = exp_scores(scene)
+    for name in ("pan.tif", "ms.tif", "gt.tif"):
+        change(scene / name, collared)
+    counted, left_out = exp_scores(scene), exp_scores(scene, nodata)
+    # The collar's edge, sharp in the reference and blurred in the product, is no part of the scene.
+    assert counted["ergas"] > 1.15 * whole["ergas"]
+    assert left_out["ergas"] == pytest.approx(whole["ergas"], rel=0.1)
+
+
+def test_a_hole_in_the_reference_leaves_the_ms_around_it_alone(scene: Path) -> None:
+    whole = referenced_pair("scene", scene_in(scene), GAINS)
+    change(scene / "gt.tif", with_hole, nodata=0)
+    found = referenced_pair("scene", scene_in(scene), GAINS)
+    assert not found.valid[HOLE].any()
+    assert found.valid.sum() == whole.valid.size - 20 * 20
+    off = np.abs(found.ms - whole.ms)[:, found.ms_valid] / whole.ms[:, found.ms_valid]
+    assert off.max() < 0.08
+
+
+def test_a_reference_that_is_nowhere_valid_is_named(scene: Path) -> None:
+    change(scene / "gt.tif", np.zeros_like, nodata=0)
+    with pytest.raises(RasterError, match=r"gt\.tif: no pixel is valid"):
+        referenced_pair("scene", scene_in(scene), GAINS)
+
+
+def test_alpha_is_no_band_of_a_reference(scene: Path) -> None:
+    opaque = {"colours": ["gray", "undefined", "alpha"]}
+    change(scene / "gt.tif", lambda i: np.concatenate([i, np.full_like(i[:1], 65535)]), **opaque)
+    assert exp_scores(scene)["ergas"] > 0
+    (source,) = load_sources(scene, ("wald",))
+    assert source.shape[0] == 2
+
+
+def test_a_reference_of_other_bands_is_named(scene: Path, tmp_path: Path) -> None:
+    change(scene / "gt.tif", lambda i: np.concatenate([i, i[:1]]))
+    with pytest.raises(RasterError, match=r"gt\.tif: has 3 bands, but MS has 2"):
+        exp_scores(scene)
+    with pytest.raises(TrainingError, match=r"gt\.tif: has 3 bands, but MS has 2"):
+        load_sources(scene, ("wald",))
+    write_scenes(tmp_path, ["other"])
+    with pytest.raises(TrainingError, match=r"validate on can be used; scene: .* has 3 bands"):
+        train(recipe(tmp_path, validate=("scene",)), tmp_path / "run")
+
+
+@pytest.mark.parametrize(("name", "what"), [("pan.tif", "PAN"), ("ms.tif", "MS"), ("gt.tif", "the reference")])
+def test_the_toolbox_geometry_refuses_gaps(scene: Path, name: str, what: str) -> None:
+    change(scene / name, collared, nodata=0)
+    options = EvalOptions((scene,), contestants(["exp"]), ("reduced",), geometry="toolbox")
+    with pytest.raises(RasterError, match=f"scene: there are pixels without data in {what}"):
+        evaluate(options)
+
+
+def test_the_toolbox_geometry_has_no_reduced_protocol_without_a_reference(scene: Path) -> None:
+    (scene / "gt.tif").unlink()
+    options = EvalOptions((scene,), contestants(["exp"]), ("reduced",), geometry="toolbox")
+    with pytest.raises(UsageError, match="scene: has no reference") as raised:
+        evaluate(options)
+    assert "full" in raised.value.hint
+    assert [row.protocol for row in evaluate(replace(options, protocols=("reduced", "full"))).rows] == ["full"]
+
+
+def test_a_shift_that_registration_refuses_has_no_point_and_ends_nothing(scene: Path, tmp_path: Path) -> None:
+    (scene / "gt.tif").unlink()
+    write_pair(scene, seed=6, pan_size=512, ratio=4, bands=2)
+    options = EvalOptions((scene,), contestants(["exp", "gsa"]), ("reduced",), shifts=(0.0, 4.0))
+    result = evaluate(options)
+    points = [(row.method, row.shift, row.registration) for row in result.curve]
+    assert ("gsa", 4.0, "off") in points
+    assert ("gsa", 0.0, "auto") in points
+    assert not any(shift and registration == "auto" for _, shift, registration in points)
+    (warning,) = result.warnings
+    assert warning.startswith("scene, MS moved by 4 pixels: MS lies")
+    assert [table.title for table in curve_tables(result)] == [
+        "Shifted MS, registration off",
+        "Shifted MS, registration on",
+    ]
+    assert len(write_evaluation(result, tmp_path / "report")) == 4
+
+
+def test_a_scene_counts_once(scene: Path, tmp_path: Path) -> None:
+    def over(*scenes: Path) -> EvalResult:
+        return evaluate(EvalOptions(scenes, contestants(["exp"]), ("reduced",)))
+
+    (tmp_path / "elsewhere").mkdir()
+    other = Path(shutil.copytree(scene, tmp_path / "elsewhere" / "scene"))
+    with pytest.raises(UsageError, match="given twice"):
+        over(scene, tmp_path / "elsewhere" / ".." / "scene")
+    with pytest.raises(UsageError, match="another scene is called scene too"):
+        over(scene, other)
+
+
+@pytest.mark.parametrize(("ratio", "size", "length"), [(3, 32, 33), (5, 32, 35), (4, 32, 32), (3, 1024, 63)])
+def test_the_part_that_is_reduced_is_whole_blocks(tmp_path: Path, ratio: int, size: int, length: int) -> None:
+    write_pair(tmp_path / "s", seed=1, pan_size=64 * ratio, ratio=ratio, bands=2)
+    options = EvalOptions((tmp_path / "s",), contestants(["exp"]), ("reduced",), size=size)
+    with ExitStack() as stack:
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr(
+            "pancrafter_cli.tasks.evaluate._run_case", lambda case, _: ([case], {})
+        )
+        (case,) = evaluate(options).rows
+    assert case.pair.truth.shape == (2, length, length)  # type: ignore[attr-defined]
+
+
+def test_a_scene_too_small_for_whole_blocks_is_told_in_these(tmp_path: Path) -> None:
+    write_pair(tmp_path / "s", seed=1, pan_size=5 * 34, ratio=5, bands=2)
+    with pytest.raises(
+        PancrafterError, match=r"only 30 MS pixels .* in whole blocks of 5"
+    ):
+        evaluate(EvalOptions((tmp_path / "s",), contestants(["exp"]), ("reduced",)))
+
+
+def test_the_peak_is_what_metadata_state_and_the_format_holds() -> None:
+    ikonos = mtf_of("IKONOS", 4)
+    assert expected_peak(ikonos, None, "uint16") == 2047
+    assert expected_peak(ikonos, 4095, "uint16") == 4095
+    assert expected_peak(ikonos, None, "uint8") == 255
+    assert expected_peak(ikonos, None, "float32") == 2047
+    assert expected_peak(mtf_of(None, 4), None, "uint16") is None
+
+
+@pytest.mark.parametrize(("brightest", "peak"), [(1500, "2047 DN"), (9000, "9000 DN (the greatest of the reference)")])
+def test_a_reference_brighter_than_its_sensor_tells_the_peak_itself(tmp_path: Path, brightest: int, peak: str) -> None:
+    image = np.random.default_rng(0).integers(200, 1000, (4, 64, 64)).astype(np.uint16)
+    image[0, 0, 0] = brightest
+    path = write_tif(tmp_path / "gt.tif", image)
+    with ExitStack() as stack:
+        result = score(ScoreOptions(path, reference=path, sensor="IKONOS", ratio=4), stack).result
+    assert result.settings["peak"] == peak
+    assert result.scores[FUSED]["ergas"] == 0
