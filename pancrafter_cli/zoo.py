@@ -160,7 +160,8 @@ def load_model(name: str = DEFAULT_MODEL) -> Model:
 
 def check_published(path: Path, digest: str) -> None:
     """Raise ModelError when a shipped file has not its published hash."""
-    if path.parent.parent == models_dir() and _read_sums().get(_sums_name(path)) != digest:
+    path = path.resolve()
+    if path.parent.parent == models_dir().resolve() and _read_sums().get(_sums_name(path)) != digest:
         raise ModelError(
             f"{path}: the weights are not the published ones (SHA-256 {digest[:12]}...)",
             "the file is damaged or was changed; install the package again",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,13 @@ import pytest
 import rasterio
 from typer.models import OptionInfo
 
+from pancrafter_cli import zoo
 from pancrafter_cli.classical.methods import METHODS
 from pancrafter_cli.cli import main, options
+from pancrafter_cli.errors import ModelError
 from pancrafter_cli.tasks.fusers import NETWORK
 from pancrafter_cli.tasks.tiles import DEFAULT_HALO
-from pancrafter_cli.zoo import DEFAULT_MODEL, SUMS_FILE, list_models, models_dir
+from pancrafter_cli.zoo import DEFAULT_MODEL, SUMS_FILE, list_models, load_model, models_dir
 from tests.pairs import write_pair
 
 COMMANDS = ["sharpen", "batch", "inspect", "score", "eval", "models", "train", "export", "bench", "demo"]
@@ -96,6 +99,23 @@ def test_inspect_says_what_the_tool_sees(tmp_path: Path) -> None:
     assert abs(facts["shift"]["dx"]) < 0.1
     assert abs(facts["shift"]["dy"]) < 0.1
     assert "ratio" in pancrafter("inspect", tmp_path / "pan.tif", tmp_path / "ms.tif").stdout
+
+
+@pytest.mark.parametrize("where", ["models/universal-small", "./models/universal-small/model.safetensors"])
+def test_a_shipped_model_that_was_changed_is_refused_by_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    shutil.copytree(models_dir(), tmp_path / "models")
+    monkeypatch.setattr(zoo, "models_dir", lambda: tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+    assert load_model(where).sha256
+    weights = tmp_path / "models" / DEFAULT_MODEL / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    for name in (where, DEFAULT_MODEL):
+        with pytest.raises(ModelError, match="not the published ones"):
+            load_model(name)
 
 
 def test_shipped_models_are_intact_and_have_cards() -> None:

@@ -178,9 +178,7 @@ def test_the_part_that_is_reduced_is_whole_blocks(tmp_path: Path, ratio: int, si
 
 def test_a_scene_too_small_for_whole_blocks_is_told_in_these(tmp_path: Path) -> None:
     write_pair(tmp_path / "s", seed=1, pan_size=5 * 34, ratio=5, bands=2)
-    with pytest.raises(
-        PancrafterError, match=r"only 30 MS pixels .* in whole blocks of 5"
-    ):
+    with pytest.raises(PancrafterError, match=r"only 30 MS pixels .* in whole blocks of 5"):
         evaluate(EvalOptions((tmp_path / "s",), contestants(["exp"]), ("reduced",)))
 
 

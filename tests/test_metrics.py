@@ -17,13 +17,15 @@ from pancrafter_cli.metrics.full import FullScores, full_scores
 from pancrafter_cli.metrics.hypercomplex import q2n
 from pancrafter_cli.metrics.lowpass import fill_nearest, lowpass
 from pancrafter_cli.metrics.reduced import ergas, psnr, sam, scc, ssim
-from pancrafter_cli.metrics.streaming import TOOLBOX_CUT, reduced_scores
+from pancrafter_cli.metrics.streaming import reduced_scores
 from pancrafter_cli.metrics.uqi import block_uqi, box_sum, q
 from pancrafter_cli.metrics.windows import Part, looks_scaled
 from tests.reference_scene import reference_scene
 
 SENSORS = {8: "WV3", 4: "QB"}
 REDUCED = ("q", "sam", "ergas", "scc", "q2n")
+
+TOOLBOX_CUT = 21  # the border that published tables leave out
 
 
 def pair(seed: int, bands: int = 4, size: tuple[int, int] = (48, 70)) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +24,9 @@ from hypothesis import strategies as st
 from pyproj import CRS, Transformer
 
 from pancrafter_cli import __version__, sharpen
-from pancrafter_cli.errors import GeometryError, OutputError
+from pancrafter_cli.errors import GeometryError, OutputError, UsageError
 from pancrafter_cli.geometry.grid import Grid
+from pancrafter_cli.raster.outputs import read_finished
 from pancrafter_cli.raster.stac import acquisition_time, footprint
 from pancrafter_cli.tasks.provenance import command_tags, hashing, input_file, request_tags
 from pancrafter_cli.tasks.score import ScoreOptions, score
@@ -110,6 +113,8 @@ def test_of_files_inside_archives_the_archive_is_hashed(tmp_path: Path, pair: tu
     sharpen(f"/vsizip/{tmp_path}/pair.zip/pan.tif", pair[1], tmp_path / "o.tif", method="exp")
     pan, ms = json.loads(tags(tmp_path / "o.tif")["PANCRAFTER_INPUTS"])
     whole = (tmp_path / "pair.zip").read_bytes()
+    absolute = Path("/vsizip/", str(tmp_path / "pair.zip").lstrip("/"), "pan.tif")  # a Path makes one slash of two
+    assert read_finished(absolute).width > 0
     assert pan == {"name": "pan.tif", "bytes": len(whole), "sha256": hashlib.sha256(whole).hexdigest()}
     assert len(ms["sha256"]) == 64
 
@@ -312,6 +317,26 @@ def test_footprints_are_rings_within_their_box(lon: float, lat: float, size: int
     assert (west > east) == crosses
 
 
+@pytest.mark.parametrize(("epsg", "pole"), [(3413, 90.0), (3031, -90.0)])
+@pytest.mark.parametrize("off", [0, 7000])
+def test_a_footprint_around_a_pole_holds_it(epsg: int, pole: float, off: int) -> None:
+    wkt = CRS.from_epsg(epsg).to_wkt()
+    geometry, (west, south, east, north) = footprint(
+        Grid(Affine(10, 0, -10_000 + off, 0, -10, 10_000), 2000, 2000, wkt)
+    )
+    assert (west, east) == (-180, 180)
+    assert pole in (south, north)
+    (ring,) = geometry["coordinates"]
+    assert geometry["type"] == "Polygon"
+    assert area(ring) > 0
+    assert {(-180, pole), (180, pole)} <= {(x, y) for x, y in ring}
+    # The corner farthest from the pole, at some 111.7 km a degree.
+    farthest = math.hypot(10_000, 10_000 + off) / 111_700
+    assert abs(pole) - min(abs(y) for _, y in ring) == pytest.approx(farthest, rel=0.06)
+    beside, _ = footprint(Grid(Affine(10, 0, 30_000, 0, -10, 10_000), 2000, 2000, wkt))
+    assert all(abs(y) < 90 for _, y in beside["coordinates"][0])
+
+
 def test_a_utm_scene_across_the_antimeridian_is_cut_in_two() -> None:
     wkt = CRS.from_epsg(32601).to_wkt()
     x, y = Transformer.from_crs("EPSG:4326", wkt, always_xy=True).transform(-180.0, 65.0)
@@ -325,3 +350,34 @@ def test_a_utm_scene_across_the_antimeridian_is_cut_in_two() -> None:
     assert sorted(len(s) for s in sides) == [1, 1]
     moved, _ = footprint(replace(grid, transform=Affine(10, 0, x + 20_000, 0, -10, y)))
     assert moved["type"] == "Polygon"
+
+
+def test_the_time_of_a_file_in_an_archive_is_found(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    with rasterio.open(pair[1], "r+") as file:
+        file.update_tags(TIFFTAG_DATETIME="2020:05:06 10:11:12")
+    with zipfile.ZipFile(tmp_path / "pair.zip", "w") as archive:
+        archive.write(pair[1], "ms.tif")
+    found = acquisition_time([Path("/vsizip/", str(tmp_path / "pair.zip").lstrip("/"), "ms.tif")])
+    assert found is not None
+    assert found[0].isoformat() == "2020-05-06T10:11:12+00:00"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("registration", "nonsense"),
+        ("registration", "0.5,0.25"),
+        ("registration", (1.0,)),
+        ("nodata", "0"),
+        ("max_memory", "2G"),
+        ("tile", "512"),
+        ("consistency", 1.5),
+        ("ratio", "4"),
+    ],
+)
+def test_the_function_refuses_what_no_flag_could_say(
+    tmp_path: Path, pair: tuple[Path, Path], name: str, value: Any
+) -> None:
+    with pytest.raises(UsageError, match=name):
+        sharpen(*pair, tmp_path / "o.tif", method="exp", **{name: value})
+    assert not (tmp_path / "o.tif").exists()

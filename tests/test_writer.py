@@ -299,12 +299,16 @@ def test_a_block_outside_is_a_bug_of_the_caller(tmp_path):
     assert leftovers(tmp_path) == []
 
 
-def test_overwriting_removes_what_lay_beside_the_old_image(tmp_path):
+@pytest.mark.parametrize("deleted", [False, True])
+def test_what_lay_beside_an_old_image_is_removed(tmp_path, deleted):
+    """Also where somebody has deleted that image: GDAL would take its mask for the new one's."""
     image = some_image(1, (20, 30))
     for name in ("o.tif", "o.tif.aux.xml", "o.tif.msk", "o.tif.ovr", "o.tif.txt"):
         (tmp_path / name).write_bytes(b"old")
+    if deleted:
+        (tmp_path / "o.tif").unlink()
     spec = make_spec(1, shape=(20, 30))
-    write_strips(tmp_path / "o.tif", spec, image, np.ones(image.shape, bool), overwrite=True)
+    write_strips(tmp_path / "o.tif", spec, image, np.ones(image.shape, bool), overwrite=not deleted)
     assert leftovers(tmp_path) == ["o.tif", "o.tif.txt"]
 
 

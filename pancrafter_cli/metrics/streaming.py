@@ -29,8 +29,6 @@ from pancrafter_cli.metrics.windows import (
     read_mask,
 )
 
-TOOLBOX_CUT = 21  # the border that published tables leave out; see `cut`
-
 
 @dataclass(frozen=True)
 class ReducedScores:

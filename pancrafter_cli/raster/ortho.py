@@ -94,7 +94,7 @@ def ortho_grids(pan: SensorImage, ms: SensorImage, ground: Ground) -> tuple[Grid
     lon, lat = pan.rpc.to_ground(*centre, ground.height)
     crs = _local_crs(float(lon[0]), float(lat[0]))
     to_map = point_map(_WGS84, crs)
-    fine, coarse = (_sample_distance(image, to_map(*_step_ends(image, ground.height))) for image in (pan, ms))
+    fine, coarse = (_sample_distance(to_map(*_step_ends(image, ground.height))) for image in (pan, ms))
     if not (math.isfinite(fine) and math.isfinite(coarse)) or min(fine, coarse) <= 0:
         raise GeometryError("the RPCs give pixels without size on the ground", "give files that are orthorectified")
     pixel = float(f"{fine:.{_DIGITS}g}")
@@ -171,7 +171,7 @@ def _step_ends(image: SensorImage, height: float) -> tuple[FloatArray, FloatArra
     return image.rpc.to_ground(x, y, height)
 
 
-def _sample_distance(image: SensorImage, ends: tuple[FloatArray, FloatArray]) -> float:
+def _sample_distance(ends: tuple[FloatArray, FloatArray]) -> float:
     """Ground sample distance: the geometric mean of what the two steps measure, in metres."""
     x, y = ends
     return float(np.sqrt(np.hypot(x[1] - x[0], y[1] - y[0]) * np.hypot(x[3] - x[2], y[3] - y[2])))

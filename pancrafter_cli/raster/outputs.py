@@ -23,6 +23,7 @@ from pancrafter_cli.raster import journal
 from pancrafter_cli.raster.env import opening, reading
 from pancrafter_cli.raster.journal import Moment
 from pancrafter_cli.raster.part import in_use, journal_name, kept_name, remove_remains
+from pancrafter_cli.raster.paths import gdal_name
 from pancrafter_cli.raster.spec import BandFacts, OutputSpec
 from pancrafter_cli.raster.writer import SceneWriter, check_output
 
@@ -199,7 +200,7 @@ class Finished:
 
 def read_finished(path: Path) -> Finished:
     """What a finished GeoTIFF says of itself. Raises RasterError."""
-    with reading(path), opening(), rasterio.open(path) as file:
+    with reading(path), opening(), rasterio.open(gdal_name(path)) as file:
         return Finished(file.width, file.height, file.count, file.tags())
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 from rasterio.errors import RasterioError
@@ -21,6 +22,7 @@ from pancrafter_cli.errors import GeometryError, OutputError
 from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.raster.env import opening
 from pancrafter_cli.raster.part import PartFile
+from pancrafter_cli.raster.paths import gdal_name
 from pancrafter_cli.raster.spec import OutputSpec
 
 _EXTENSIONS = tuple(
@@ -138,7 +140,7 @@ def acquisition_time(files: Iterable[Path]) -> tuple[datetime, str] | None:
     """When the first of the files that says so was acquired (UTC), and which metadata say it; None when none does."""
     for path in files:
         try:
-            with opening(), rasterio.open(path) as file:
+            with opening(), rasterio.open(gdal_name(path)) as file:
                 for domain, key in _TIMES:
                     when = _time(file.tags(ns=domain).get(key, ""))
                     if when is not None:
@@ -180,7 +182,10 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
         raise unknown from error
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         raise unknown
-    lon = np.unwrap(lon, period=360)
+    turned = np.unwrap([*lon, lon[0]], period=360)
+    if abs(turned[-1] - turned[0]) > 180:
+        return _around_pole(lon, lat)
+    lon = turned[:-1]
     lon -= 360 * math.floor((lon.mean() + 180) / 360)
     lon, lat = lon.round(_DECIMALS), lat.round(_DECIMALS)
     ring = [[float(a), float(b)] for a, b in zip(lon, lat, strict=True)]
@@ -196,6 +201,20 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
     # RFC 7946: a box across the antimeridian has its west east of its east.
     box = [west if west >= -180 else west + 360, south, east if east <= 180 else east - 360, north]
     return {"type": "MultiPolygon", "coordinates": [[_closed(part)] for part in shifted]}, box
+
+
+def _around_pole(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> tuple[dict[str, Any], list[float]]:
+    """Geometry and bbox of an outline that a pole lies in: from edge to edge of the map, and closed over the pole."""
+    pole = math.copysign(90.0, float(lat.mean()))
+    lon = (lon + 180) % 360 - 180
+    seam = float(np.interp(180, lon, lat, period=360))
+    order = np.argsort(lon)
+    outline = [(-180.0, seam), *zip(lon[order], lat[order], strict=True), (180.0, seam), (180.0, pole), (-180.0, pole)]
+    ring = [[round(float(a), _DECIMALS), round(float(b), _DECIMALS)] for a, b in outline]
+    if _area(ring) < 0:
+        ring.reverse()
+    lats = [b for _, b in ring]
+    return {"type": "Polygon", "coordinates": [_closed(ring)]}, [-180.0, min(lats), 180.0, max(lats)]
 
 
 def _projection(grid: Grid) -> dict[str, Any]:

@@ -66,10 +66,10 @@ class TileTable:
 
 def tile_tables(data: Buffer) -> tuple[TileTable, ...]:
     """The tables of all images of a TIFF, which begins with its header; ValueError when it has no tiles."""
-    return tuple(_table(data, entries) for entries in _directories(data))
+    return tuple(_table(entries) for entries in _directories(data))
 
 
-def _table(data: Buffer, entries: dict[int, _Array]) -> TileTable:
+def _table(entries: dict[int, _Array]) -> TileTable:
     try:
         return TileTable(entries[_TILE_OFFSETS], entries[_TILE_BYTE_COUNTS])
     except KeyError as error:

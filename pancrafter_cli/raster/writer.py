@@ -203,13 +203,12 @@ class SceneWriter:
         if not self._complete:
             self.complete()
         try:
-            replaced = self.target.exists()
             take_name(self._file.path, self.target, self._overwrite)
         except Exception as error:
             raise as_output_error(error, self.target) from error
-        if replaced:  # overviews, masks and statistics of the old image would be taken for the new one's
-            for name in beside(self.target):
-                name.unlink(missing_ok=True)
+        # Overviews, masks and statistics of an image that had this name would be taken for the new one's.
+        for name in beside(self.target):
+            name.unlink(missing_ok=True)
 
     def leave(self) -> None:
         """Close the unfinished file for another run to go on with."""

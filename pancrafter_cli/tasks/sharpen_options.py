@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import numbers
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,31 @@ from pancrafter_cli.zoo import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from pancrafter_cli.runtime.torch_runner import Precision
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_number, value))
+
+
+_EXPECTED: tuple[tuple[str, Callable[[object], bool], str], ...] = (
+    ("registration", lambda v: v in ("auto", "off") or _is_pair(v), '"auto", "off" or two numbers (MS pixels)'),
+    ("nodata", lambda v: v is None or v == "auto" or _is_number(v), 'a number (DN), "auto" or None'),
+    ("ms_origin", lambda v: v is None or _is_pair(v), "two numbers (PAN pixels) or None"),
+    ("tile", lambda v: v is None or _is_whole(v), "a whole number (PAN pixels) or None"),
+    ("blend", _is_whole, "a whole number (PAN pixels)"),
+    ("consistency", lambda v: v is None or _is_whole(v), "a whole number or None"),
+    ("max_memory", lambda v: v is None or _is_number(v), "a number (bytes) or None"),
+    ("ratio", lambda v: v is None or _is_number(v), "a number or None"),
+    ("ms_mtf", lambda v: v is None or _is_number(v), "a number or None"),
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +95,13 @@ class SharpenOptions:
     stac: bool = False
     command: tuple[str, ...] = ()
     resume: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what the command's flags cannot say, and what would be taken for something else. Raises UsageError."""
+        for name, may_be, expected in _EXPECTED:
+            value = getattr(self, name)
+            if not may_be(value):
+                raise UsageError(f"{name}={value!r}", f"expected {expected}")
 
 
 @dataclass(frozen=True)

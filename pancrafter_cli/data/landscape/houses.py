@@ -90,10 +90,10 @@ def _lot(
         name = str(rng.choice(["felt", "brown tile", "grey metal"]))
         turned = site.warp.turn(shed, box.angle)
         site.buildings.append(Building(site.warp(shed), turned, (wing,), "gable", 2.1, 0.3, name))
-    _garden(site, lot, box, place, green)
+    _garden(site, box, place, green)
 
 
-def _garden(site: Site, lot: Points, box: Frame, place: tuple[float, float, float, float, float], green: float) -> None:
+def _garden(site: Site, box: Frame, place: tuple[float, float, float, float, float], green: float) -> None:
     """Trees and bushes of a garden, hedges on its borders, a bed or two."""
     rng = site.rng
     along, street, side, width, depth = place
