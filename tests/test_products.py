@@ -193,6 +193,23 @@ def test_a_gaofen_folder(tmp_path, platform, sensor):
         find_product([tmp_path])
 
 
+@pytest.mark.parametrize("others", [["b"], ["b", "c"]])
+def test_a_scene_among_others_is_not_taken_for_all(tmp_path, others):
+    """Whichever layout is looked for first: nobody would know that the others were left out."""
+    write_gaofen(tmp_path / "a", "GF1")
+    assert find_product([tmp_path]).layout == "GF-1"
+    (tmp_path / "maps").mkdir()
+    write_tif(tmp_path / "maps" / "dem.tif", image(1, 8, 8))
+    assert find_product([tmp_path]).layout == "GF-1"  # a raster of something else is no scene
+    for name in others:
+        (tmp_path / name).mkdir()
+        write_pair(tmp_path / name)
+    with pytest.raises(RasterError, match=r"holds more than one scene: GF-1 in .*a, and others") as caught:
+        find_product([tmp_path])
+    assert "batch" in caught.value.hint
+    assert find_product([tmp_path / "a"]).layout == "GF-1"
+
+
 def test_a_folder_with_one_pair(tmp_path):
     pair = write_pair(tmp_path)
     write_tif(tmp_path / "gt.tif", image(3, 32, 40))

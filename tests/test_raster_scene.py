@@ -492,6 +492,21 @@ def test_sizes_tell_the_ratio_when_the_corners_can_be_common(tmp_path):
         assert scene.grid.transform == Affine.identity()
 
 
+def test_a_crs_without_a_transform_places_nothing(tmp_path):
+    """As of files cut out of others by tools that carry the one and not the other."""
+    nowhere = FileFacts(transform=Affine.identity())
+    pair = write_pair(tmp_path, size=(32, 40), pan=nowhere, ms=nowhere)
+    with rasterio.open(pair.pan) as file:
+        assert file.crs is not None
+    with open_scene(pair.pan, [pair.ms]) as scene:
+        assert (scene.ratio, scene.grid.shape) == (4, (32, 40))
+        assert scene.grid.crs_wkt is not None
+    with open_scene(pair.pan, [pair.ms], SceneOptions(ratio=4, ms_origin=(4, 0))) as scene:
+        assert scene.grid.shape == (32, 36)
+    with pytest.raises(GeometryError, match=r"not finer than MS|do not overlap|times as long"):
+        open_scene(write_pair(tmp_path, pan=nowhere).pan, [pair.ms])
+
+
 def test_a_size_that_was_rounded_still_has_the_whole_ratio(tmp_path):
     pan = write_tif(tmp_path / "p.tif", smooth_image(1, 31, 42).astype("uint16"), NO_PLACE)
     ms = write_tif(tmp_path / "m.tif", smooth_image(1, 8, 10).astype("uint16"), NO_PLACE)

@@ -91,7 +91,7 @@ def place(pan: RasterFile, ms: BandStack, options: SceneOptions, dem: Dem | None
     if _by_rpcs(pan, ms, options, dem):
         return _orthorectified(pan, ms, dem)
     _check_orthorectified(pan, ms, options)
-    if not pan.georeferenced and not ms.georeferenced:
+    if not pan.placed and not ms.placed:
         return Placement(pan, pan.grid, ms, _told_grid(pan.grid, ms.grid, options))
     if options.ratio is not None or options.ms_origin is not None:
         raise UsageError(
@@ -213,7 +213,7 @@ def _check_orthorectified(pan: RasterFile, ms: BandStack, options: SceneOptions)
     told = options.ratio is not None or options.ms_origin is not None
     files = [pan, *ms.sources]
     needing = [file for file in files if file.orthorectify is not None]
-    if not needing or (told and not pan.georeferenced and not ms.georeferenced):
+    if not needing or (told and not pan.placed and not ms.placed):
         return
     also = f" (and {len(needing) - 1} more)" if len(needing) > 1 else ""
     commands = "; ".join(str(file.orthorectify) for file in needing)
@@ -257,7 +257,7 @@ def _told_grid(pan: Grid, ms: Grid, options: SceneOptions) -> Grid:
             "give --ratio R and --ms-origin X,Y: the upper-left corner of MS in PAN pixels",
         )
     transform = pan.transform @ Affine.translation(*(origin or (0.0, 0.0))) @ Affine.scale(*steps)
-    return Grid(transform, ms.width, ms.height, None)
+    return Grid(transform, ms.width, ms.height, pan.crs_wkt)
 
 
 def _implied_steps(pan: Grid, ms: Grid) -> tuple[float, float] | None:

@@ -96,7 +96,12 @@ class RasterFile:
     @property
     def georeferenced(self) -> bool:
         """Whether the file says where it lies: a CRS, or a transform that is not the identity."""
-        return self.grid.crs_wkt is not None or not self.grid.transform.almost_equals(Affine.identity())
+        return self.grid.crs_wkt is not None or self.placed
+
+    @property
+    def placed(self) -> bool:
+        """Whether the file has a transform; one with a CRS alone says in which system it lies, but not where."""
+        return not self.grid.transform.almost_equals(Affine.identity())
 
     def tell_nodata(self, nodata: Nodata | None) -> None:
         """Apply what the user says of nodata: a value (DN), "auto" for undeclared collars, or nothing."""

@@ -74,12 +74,35 @@ def find_product(paths: Sequence[Path]) -> ProductFiles:
         )
     where = ", ".join(map(str, folders))
     files = sorted({file for folder in folders for file in _files(folder)})
-    for finder in (_landsat, _dimap, _maxar, _gaofen, _plain):
-        found = finder(where, files)
-        if found is not None:
-            return found
-    seen = _failure(f"{where}: no PAN and MS pair is recognised", _rasters(files) or files)
-    raise NoProduct(seen.message, seen.hint)
+    found = _recognised(where, files)
+    if found is None:
+        seen = _failure(f"{where}: no PAN and MS pair is recognised", _rasters(files) or files)
+        raise NoProduct(seen.message, seen.hint)
+    _check_alone(where, found, files)
+    return found
+
+
+def _recognised(where: str, files: list[Path]) -> ProductFiles | None:
+    """The scene in the files by the first layout that fits. Raises RasterError when it is none, but several or parts."""
+    finders = (_landsat, _dimap, _maxar, _gaofen, _plain)
+    return next((found for finder in finders if (found := finder(where, files)) is not None), None)
+
+
+def _check_alone(where: str, found: ProductFiles, files: list[Path]) -> None:
+    """Raise RasterError when scenes lie beside the folder of the one that was found: its layout came first by chance."""
+    own = Path(os.path.commonpath([path.parent for path in (found.pan, *found.ms)]))
+    others = [path for path in files if not path.is_relative_to(own)]
+    try:
+        other = _recognised(where, others)
+    except RasterError:
+        another = True  # or several
+    else:
+        another = other is not None and other.layout != GUESSED
+    if another:
+        raise RasterError(
+            f"{where}: holds more than one scene: {found.layout} in {own}, and others beside it",
+            "give the folder of one of them, or sharpen all with `pancrafter batch`",
+        )
 
 
 def scene_in(folder: Path) -> ProductFiles:

@@ -56,6 +56,11 @@ class BandStack:
         return self.sources[0].georeferenced
 
     @property
+    def placed(self) -> bool:
+        """Whether the files have a transform."""
+        return self.sources[0].placed
+
+    @property
     def nodata(self) -> tuple[float | None, ...]:
         """Nodata of each band (DN) or None."""
         return tuple(value for file in self.sources for value in file.nodata)

@@ -204,11 +204,12 @@ class SceneWriter:
             self.complete()
         try:
             take_name(self._file.path, self.target, self._overwrite)
+            # Overviews, masks and statistics of an image that had this name would be taken for the new one's.
+            for name in beside(self.target):
+                if os.path.lexists(name):  # False, too, for names longer than names can be
+                    name.unlink()
         except Exception as error:
             raise as_output_error(error, self.target) from error
-        # Overviews, masks and statistics of an image that had this name would be taken for the new one's.
-        for name in beside(self.target):
-            name.unlink(missing_ok=True)
 
     def leave(self) -> None:
         """Close the unfinished file for another run to go on with."""
