@@ -83,13 +83,13 @@ def find_product(paths: Sequence[Path]) -> ProductFiles:
 
 
 def _recognised(where: str, files: list[Path]) -> ProductFiles | None:
-    """The scene in the files by the first layout that fits. Raises RasterError when it is none, but several or parts."""
+    """The scene in the files by the first layout that fits. Raises RasterError for several scenes and for parts."""
     finders = (_landsat, _dimap, _maxar, _gaofen, _plain)
     return next((found for finder in finders if (found := finder(where, files)) is not None), None)
 
 
 def _check_alone(where: str, found: ProductFiles, files: list[Path]) -> None:
-    """Raise RasterError when scenes lie beside the folder of the one that was found: its layout came first by chance."""
+    """Raise RasterError when scenes lie beside the folder of the one that was found, whose layout came first."""
     own = Path(os.path.commonpath([path.parent for path in (found.pan, *found.ms)]))
     others = [path for path in files if not path.is_relative_to(own)]
     try:
