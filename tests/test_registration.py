@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ from pancrafter_cli.raster.register import judge, parse_registration, register
 from pancrafter_cli.raster.scene import Scene, open_scene
 from pancrafter_cli.tasks import memory
 from pancrafter_cli.tasks.inspect import inspect_scene
-from tests.scene_factory import PAN_TRANSFORM, FileFacts, ms_transform, write_tif
+from tests.scene_factory import PAN_TRANSFORM, FileFacts, ms_transform, smooth_image, write_tif
 
 SIZE = 512
 MARGIN = 4  # MS pixels by which PAN surrounds MS
@@ -403,6 +404,31 @@ def test_edges_that_shifted_ms_does_not_reach_keep_the_nearest_pixel(tmp_path: P
         invalid = ~scene.with_shift(-1.0, 0.0).valid(0, 0, 16, 16)[0]
     assert invalid[:4, :8].all()
     assert invalid.sum() == 32
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_what_a_registration_puts_beyond_ms_is_not_valid(tmp_path: Path, dtype: str) -> None:
+    pan = write_tif(tmp_path / "pan.tif", smooth_image(1, 64, 64).astype(dtype), FileFacts(transform=PAN_TRANSFORM))
+    facts = FileFacts(transform=ms_transform(4))
+    ms = write_tif(tmp_path / "ms.tif", smooth_image(2, 16, 16).astype(dtype), facts)
+    layer = tmp_path / "confidence.tif"
+    result = sharpen(pan, ms, tmp_path / "o.tif", method="exp", registration=(5.0, -3.0), confidence=layer)
+    with rasterio.open(tmp_path / "o.tif") as file:
+        valid = file.read_masks(1) > 0
+    # What the last 20 columns show lies right of MS, but for 4 of them farther than a pixel of it.
+    expected = np.zeros((64, 64), bool)
+    expected[12 - 4 :, : 44 + 4] = True
+    np.testing.assert_array_equal(valid, expected)
+    assert result.valid == pytest.approx(expected.mean())
+    with rasterio.open(layer) as file:
+        confidence = file.read(1)
+    assert np.isnan(confidence[~expected]).all()
+    beside, on_ms = confidence[20:, 44:48], confidence[20:, : 44 - 8]
+    assert np.median(beside) <= 0.5 < np.median(on_ms)
+    with open_scene(pan, [ms]) as scene:
+        assert not scene.output.needs_mask
+        assert scene.with_shift(5, -3).output.needs_mask == (dtype == "uint16")
+        assert not scene.with_shift(5, -3).with_shift(1, 0).output.needs_mask
 
 
 @pytest.mark.parametrize(

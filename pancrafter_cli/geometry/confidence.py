@@ -12,7 +12,8 @@ and confidence is their product:
   regression over the scene predicts of the MS bands. Clouds, floods and whatever else only one of the two has seen make
   it large. t is 30 %, or six times the scene's median of a where that is more: not every PAN is a sum of the bands.
 - saturation: 1/4 where PAN is saturated within half an MS pixel, or MS is; rising to 1 around it as MS is interpolated.
-- nodata: from 1/2 beside an invalid pixel to 1 two MS pixels away from it.
+- nodata: from 1/2 beside an invalid pixel to 1 two MS pixels away from it. What a registration has put beside MS
+  counts as invalid here.
 
 So a pixel that drifts, or whose PAN and MS disagree beyond the tolerance, has at most 0.5.
 """

@@ -29,6 +29,7 @@ from pancrafter_cli.raster.windows import window_of
 __all__ = ["Alignment", "Scene", "SceneOptions", "SceneStatistics", "open_scene"]
 
 NO_OPTIONS = SceneOptions()
+_REACHED = 1.0  # MS pixels beyond the edge of MS that its outermost pixels stand for
 _MOVED_AT_ONCE, _LEAST_ROWS = 2**20, 64  # PAN pixels that are moved at a time, and rows of them
 
 
@@ -70,7 +71,7 @@ class Scene:
         self.notices = self._placement.notices + tuple(text for file in ms.sources for text in file.notices)
         self.files: tuple[Path, ...] = tuple(f for r in self._sources for f in r.files)
         _share_nodata(pan, ms)
-        self.nodata, self.needs_mask = _output_validity(pan, ms, self.warped)
+        self.nodata, self.needs_mask = _output_validity(pan, ms, can_be_invalid=self.warped)
         self._nearest = nearest_pixels(self.ms_map.rows), nearest_pixels(self.ms_map.cols)
 
     @property
@@ -116,8 +117,8 @@ class Scene:
         """The same scene with MS content taken to lie (dx, dy) MS pixels further right and down than the files say.
 
         It shares the files of this one: closing either closes both. The output grid stays as it is. At its edges,
-        pixels that MS so shifted no longer reaches count as under the MS pixel nearest to them. Raises GeometryError
-        when none is left under MS.
+        pixels up to one MS pixel beyond MS so shifted count as under the MS pixel nearest to them; those further out
+        are not valid. Raises GeometryError when none is left under MS.
         """
         relation = grid_map(self.grid, self._placement.grid)
         relation = GridMap(relation.rows.shifted(dy), relation.cols.shifted(dx))
@@ -130,6 +131,9 @@ class Scene:
         moved.__dict__.pop("statistics", None)
         moved.shift, moved.ms_map = (dx, dy), relation
         moved._nearest = nearest_pixels(relation.rows), nearest_pixels(relation.cols)
+        reached = all(within(axis, _REACHED).all() for axis in (relation.rows, relation.cols))
+        invalid = self.warped or not reached
+        moved.nodata, moved.needs_mask = _output_validity(self._pan, self._ms, can_be_invalid=invalid)
         return moved
 
     def with_displacement(self, displacement: Displacement) -> Scene:
@@ -224,13 +228,21 @@ class Scene:
         height, width = pan_valid.shape[-2:]
         rows = self._nearest[0][row : row + height] - ms_row
         cols = self._nearest[1][col : col + width] - ms_col
-        return pan_valid & ms_valid[:, rows[:, None], cols[None, :]]
+        return pan_valid & ms_valid[:, rows[:, None], cols[None, :]] & self._reached(row, col, height, width, _REACHED)
 
     def valid(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_]:
         """Which pixels of a window of the output grid are valid, per band: (C, h, w)."""
         window = self.ms_window_under(row, col, height, width)
         pan_valid = self._stored_pan(row, col, height, width)[1]  # moving PAN leaves it
         return self.combine_valid(row, col, pan_valid, self.read_ms(*window)[1], window[0], window[1])
+
+    def covered(self, row: int, col: int, height: int, width: int) -> NDArray[np.bool_]:
+        """Which pixels of a window of the output grid lie on MS as it is registered (h, w), not beside it."""
+        return self._reached(row, col, height, width, 0.0)
+
+    def _reached(self, row: int, col: int, height: int, width: int, beyond: float) -> NDArray[np.bool_]:
+        rows, cols = within(self.ms_map.rows, beyond), within(self.ms_map.cols, beyond)
+        return rows[row : row + height, None] & cols[None, col : col + width]
 
     def close(self) -> None:
         """Close all files."""
@@ -285,6 +297,12 @@ def nearest_pixels(axis: AxisMap) -> NDArray[np.int64]:
     return nearest.clip(0, axis.src_size - 1)
 
 
+def within(axis: AxisMap, beyond: float) -> NDArray[np.bool_]:
+    """Which target pixels (target size,) are centred in the source, or at most `beyond` source pixels outside it."""
+    centres = axis.centres(0, axis.dst_size)
+    return np.asarray((centres >= -beyond - 1e-9) & (centres <= axis.src_size + beyond + 1e-9))
+
+
 def _run(nearest: NDArray[np.int64], start: int, stop: int) -> tuple[int, int]:
     """First index and number of those with start <= nearest < stop; nearest is monotonic."""
     found = np.flatnonzero((nearest >= start) & (nearest < stop))
@@ -298,7 +316,7 @@ def _share_nodata(pan: RasterFile, ms: BandStack) -> None:
         pan.assume_nodata(values.pop())
 
 
-def _output_validity(pan: RasterFile, ms: BandStack, warped: bool) -> tuple[float | None, bool]:
+def _output_validity(pan: RasterFile, ms: BandStack, *, can_be_invalid: bool) -> tuple[float | None, bool]:
     """(nodata in DN or None, whether a mask is needed) of the output.
 
     MS's own value, else PAN's if the output can hold it, else NaN for float output; integers without any get
@@ -313,8 +331,8 @@ def _output_validity(pan: RasterFile, ms: BandStack, warped: bool) -> tuple[floa
         return float("nan"), False
     if ms.uneven:
         return float(np.iinfo(ms.dtype).min), False
-    can_be_invalid = pan.masked or ms.masked or warped or pan.nodata[0] is not None or pan.dtype.startswith("float")
-    return None, can_be_invalid
+    by_pan = pan.masked or pan.nodata[0] is not None or pan.dtype.startswith("float")
+    return None, can_be_invalid or by_pan or ms.masked
 
 
 def _check_inside(row: int, col: int, height: int, width: int, grid: Grid) -> None:

@@ -77,7 +77,9 @@ class Judge:
         """
         relation, tops = self._numbers
         valid = self._scene.valid(*window_of(rows, cols))
-        evidence = _read_evidence(self._scene, rows, cols, np.asarray(valid.all(axis=0)))
+        # What a registration has put beside MS is told by MS no better than what lies beside a hole.
+        known = valid.all(axis=0) & self._scene.covered(*window_of(rows, cols))
+        evidence = _read_evidence(self._scene, rows, cols, np.asarray(known))
 
         def judge(sharp: Float32, to_rows: Span, to_cols: Span) -> Judgement:
             sharp = _as_written(sharp, self._scene.dtype)
