@@ -91,7 +91,10 @@ MsOrigin = Annotated[
 ]
 Nodata = Annotated[
     str | None,
-    typer.Option(help="DN without data in place of what the files declare; auto: find undeclared collars."),
+    typer.Option(
+        help="DN without data in place of what the files declare; auto: find undeclared collars; declared: the files' "
+        "word, also for what looks like a fill value."
+    ),
 ]
 Dem = Annotated[
     Path | None,

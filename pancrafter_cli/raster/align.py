@@ -31,10 +31,11 @@ class SceneOptions:
 
     `ratio` is MS pixel size / PAN pixel size; `ms_origin` is where the upper-left corner of MS lies, (x, y)
     in PAN pixels from the upper-left corner of PAN; both are for files without georeferencing. `nodata` (DN) takes
-    the place of what either file declares; "auto" adds undeclared collars to it (see `collar.Collar`). `band_names`
-    names the bands that their files do not. `dem` is a raster of heights (metres above the ellipsoid) for files with
-    RPCs, which then place them whatever else does. `ms_mtf` is the gain at the MS Nyquist frequency of the blur that
-    takes PAN to MS; None: measured on the scene.
+    the place of what either file declares; "auto" adds undeclared collars to it (see `collar.Collar`), "declared" is
+    that alone, also where the files hold what looks like a fill value. `band_names` names the bands that their files
+    do not. `dem` is a raster of heights (metres above the ellipsoid) for files with RPCs, which then place them
+    whatever else does. `ms_mtf` is the gain at the MS Nyquist frequency of the blur that takes PAN to MS; None:
+    measured on the scene.
     """
 
     ratio: float | None = None
@@ -56,13 +57,17 @@ def parse_nodata(text: str | None) -> Nodata | None:
     """What `--nodata TEXT` asks for. Raises UsageError when it is neither a number nor `auto`."""
     if text is None:
         return None
-    if text.strip().lower() == "auto":
+    word = text.strip().lower()
+    if word == "auto":
         return "auto"
+    if word == "declared":
+        return "declared"
     try:
         return float(text)
     except ValueError:
         raise UsageError(
-            f"--nodata {text!r} is not possible", "give a value in DN, nan, or auto to find undeclared collars"
+            f"--nodata {text!r} is not possible",
+            "give a value in DN, nan, auto to find undeclared collars, or declared",
         ) from None
 
 
@@ -195,7 +200,7 @@ def _tell(pan: RasterFile, ms: BandStack, options: SceneOptions) -> None:
     if options.nodata == "auto":
         pan.detect_collar()
         ms.detect_collar()
-    elif options.nodata is not None:
+    elif options.nodata is not None and options.nodata != "declared":
         pan.assume_nodata(options.nodata)
         ms.assume_nodata(options.nodata)
         if all(value is None for value in (*pan.nodata, *ms.nodata)):

@@ -35,7 +35,7 @@ from pancrafter_cli.raster.vendor import (
 from pancrafter_cli.raster.windows import spread_windows
 
 SENSOR_TAG = "PANCRAFTER_SENSOR"
-Nodata = float | Literal["auto"]  # a value in DN, or undeclared collars
+Nodata = float | Literal["auto", "declared"]  # a value in DN; undeclared collars too; what the files say alone
 Block = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 _MOST_BANDS = 1024  # more than any imager has; all of a tile's are in memory at a time
@@ -104,10 +104,10 @@ class RasterFile:
         return not self.grid.transform.almost_equals(Affine.identity())
 
     def tell_nodata(self, nodata: Nodata | None) -> None:
-        """Apply what the user says of nodata: a value (DN), "auto" for undeclared collars, or nothing."""
+        """Apply what the user says of nodata."""
         if nodata == "auto":
             self.detect_collar()
-        elif nodata is not None:
+        elif nodata is not None and nodata != "declared":
             self.assume_nodata(nodata)
 
     def assume_nodata(self, value: float) -> None:

@@ -12,6 +12,7 @@ from pancrafter_cli.geometry.parts import NEAR
 from pancrafter_cli.geometry.registration import Shift, summarise, window_shifts
 from pancrafter_cli.raster.displacement import measure_displacement
 from pancrafter_cli.raster.scene import Scene
+from pancrafter_cli.raster.undeclared import check_fill
 
 Choice = Literal["auto", "off"] | tuple[float, float]
 Outcome = Literal[
@@ -128,8 +129,11 @@ def register(
     measure a shift.
 
     Raises GeometryError for a shift beyond 2 MS pixels, for windows that disagree and for PAN and MS whose detail has
-    nothing in common, RasterError when a file cannot be read, and UsageError for a shift that is not finite.
+    nothing in common, RasterError when a file cannot be read or holds an undeclared fill value, and UsageError for a
+    shift that is not finite.
     """
+    if not scene.nodata_told:
+        check_fill(scene)
     return register_locally(*_register_as_a_whole(scene, choice), local)
 
 

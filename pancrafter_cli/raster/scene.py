@@ -45,9 +45,10 @@ class Scene:
     """One PAN and one MS raster of the same place, on the PAN grid cut to where both lie.
 
     `grid` is the output grid, `ms_map` takes its pixels to the pixels that `read_ms` counts, `files` are all
-    files that reading depends on, `notices` is what people should know of how they were taken. `shift` (dx, dy) is how
-    far, in MS pixels, MS content is taken to lie further right and down than its georeferencing says; see
-    `with_shift`. May be used by several threads; reads wait for each other.
+    files that reading depends on, `nodata_told` is whether the user says which pixels hold no data, `notices` is what
+    people should know of how the files were taken. `shift` (dx, dy) is how far, in MS pixels, MS content is taken to
+    lie further right and down than its georeferencing says; see `with_shift`. May be used by several threads; reads
+    wait for each other.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Scene:
         self._lock = threading.RLock()
         self._placement: Placement = place(pan, ms, options, dem)
         self._ms_mtf = options.ms_mtf
+        self.nodata_told = options.nodata not in (None, "auto")
         top, left, height, width = overlap_window(pan, ms, self._placement)
         self._pan_origin = top, left
         self.grid: Grid = self._placement.pan_grid.window(top, left, height, width)

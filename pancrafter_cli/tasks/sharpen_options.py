@@ -35,7 +35,7 @@ def _is_pair(value: object) -> bool:
 
 _EXPECTED: tuple[tuple[str, Callable[[object], bool], str], ...] = (
     ("registration", lambda v: v in ("auto", "off") or _is_pair(v), '"auto", "off" or two numbers (MS pixels)'),
-    ("nodata", lambda v: v is None or v == "auto" or _is_number(v), 'a number (DN), "auto" or None'),
+    ("nodata", lambda v: v in (None, "auto", "declared") or _is_number(v), 'a number (DN), "auto", "declared" or None'),
     ("ms_origin", lambda v: v is None or _is_pair(v), "two numbers (PAN pixels) or None"),
     ("tile", lambda v: v is None or _is_whole(v), "a whole number (PAN pixels) or None"),
     ("blend", _is_whole, "a whole number (PAN pixels)"),
@@ -60,11 +60,10 @@ class SharpenOptions:
     by default 2 for the network and none for classical methods. registration: "auto" measures how far MS lies off
     PAN and corrects it, "off" does not, (x, y) are MS pixels by which MS content lies further right and down.
     local_registration: PAN is moved besides, from place to place, to where MS shows the same; by default with "auto".
-    ratio, ms_origin: for files without georeferencing. nodata: DN in place of what the files declare, or "auto" to find
-    undeclared collars. band_names: of bands that their files do not name. dem: heights for files with RPCs.
-    confidence: where to write the confidence layer, None for nowhere. score: measure HQNR and its parts on the product.
-    stac: write a STAC item beside it. command: the command line, for the product's tags. resume: go on with a run that
-    was killed, and leave what this one can be gone on with.
+    ratio, ms_origin: for files without georeferencing. nodata: as of `SceneOptions`. band_names: of bands that their
+    files do not name. dem: heights for files with RPCs. confidence: where to write the confidence layer, None for
+    nowhere. score: measure HQNR and its parts on the product. stac: write a STAC item beside it. command: the command
+    line, for the product's tags. resume: go on with a run that was killed, and leave what this one can be gone on with.
     """
 
     pan: Path
