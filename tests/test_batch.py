@@ -16,7 +16,9 @@ from xml.sax.saxutils import escape
 
 import pytest
 import rasterio
+from typer.testing import CliRunner
 
+from pancrafter_cli.cli.main import app
 from pancrafter_cli.errors import PancrafterError, UsageError
 from pancrafter_cli.raster.part import PartFile, kept_name
 from pancrafter_cli.tasks import batch
@@ -243,6 +245,13 @@ def test_finished_scenes_are_skipped_and_stale_ones_kept_unless_told(tmp_path: P
         ({"local_registration": True}, "made with local_registration False, now True"),
         ({"nodata": 0.0}, "made with nodata not given, now 0.0"),
         ({"tile": 256}, "made with tile 512, now 256"),
+        ({"halo": 64}, "made with halo 32, now 64"),
+        ({"blend": 8}, "made with blend 16, now 8"),
+        ({"precision": "fp32"}, "made with precision auto, now fp32"),
+        ({"ms_mtf": 0.2}, "made with ms_mtf not given, now 0.2"),
+        ({"ratio": 4.0}, "made with ratio not given, now 4.0"),
+        ({"ms_origin": (1.5, 2.0)}, "made with ms_origin not given, now 1.5,2.0"),
+        ({"dem": Path("dem.tif")}, "made with dem not given, now dem.tif"),
     ],
 )
 def test_other_options_make_a_product_stale(tmp_path: Path, scenes: Path, changed: dict[str, Any], says: str) -> None:
@@ -475,6 +484,22 @@ def test_ctrl_c_stops_after_telling_what_is_done(tmp_path: Path, scenes: Path) -
     assert done.stdout.splitlines()[1].split()[:2] == ["s00", "done"]
     assert done.stdout.splitlines()[-1] == "1 done, 1 not reached"
     assert done.stderr.startswith("error: interrupted")
+
+
+def test_a_batch_that_is_ended_says_as_json_what_was_not_reached(
+    tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(options: SharpenOptions, **_: object) -> SharpenResult:
+        if "s01" in str(options.output):
+            raise SystemExit(143)
+        return sharpen_scene(options)
+
+    monkeypatch.setattr(batch, "sharpen_scene", ended)
+    done = CliRunner().invoke(app, ["batch", str(scenes), "--out", str(tmp_path / "out"), "--method", "exp", "--json"])
+    assert done.exit_code == 143
+    facts = json.loads(done.stdout)
+    assert [scene["scene"] for scene in facts["scenes"]] == ["s00"]
+    assert facts["not_reached"] == ["s01"]
 
 
 def test_a_process_sharpens_one_scene_at_a_time(tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:

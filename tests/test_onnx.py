@@ -22,7 +22,9 @@ from pancrafter_cli.geometry.tiling import Tiling
 from pancrafter_cli.networks.config import PanCrafterConfig, receptive_radius
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.raster.scene import open_scene
+from pancrafter_cli.tasks.batch import Job, run_job
 from pancrafter_cli.tasks.fusers import DEFAULT_CONSISTENCY, make_fuser, network_runner
+from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 from pancrafter_cli.tasks.tiles import judged_tiles
 from pancrafter_cli.zoo import ModelSpec, file_sha256, list_models, load_model, save_model
 from tests.pairs import write_pair
@@ -155,6 +157,13 @@ def test_products_are_those_of_torch(model: Path, pair: Path, tmp_path: Path) ->
     assert said["PANCRAFTER_MODEL_SHA256"] == says["PANCRAFTER_MODEL_SHA256"] == file_sha256(model)
     assert says["PANCRAFTER_ONNX_SHA256"] == file_sha256(model.with_suffix(".onnx"))
     assert "PANCRAFTER_ONNX_SHA256" not in said
+
+
+def test_a_batch_knows_the_products_of_an_exported_model_again(model: Path, pair: Path, tmp_path: Path) -> None:
+    file = model.with_suffix(".onnx")
+    options = SharpenOptions(pair / "pan.tif", (pair / "ms.tif",), tmp_path / "o.tif", model=str(file), device="cpu")
+    job = Job("o", options, file_sha256(file))
+    assert [run_job(job).status for _ in range(2)] == ["done", "skipped"]
 
 
 def test_any_number_of_bands(model: Path, tmp_path: Path) -> None:
