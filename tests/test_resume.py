@@ -20,7 +20,7 @@ from affine import Affine
 
 from pancrafter_cli.errors import OutOfMemory, OutputError, PancrafterError, UsageError
 from pancrafter_cli.geometry.grid import Grid
-from pancrafter_cli.raster import journal, outputs
+from pancrafter_cli.raster import journal, outputs, writer
 from pancrafter_cli.raster.room import check_room
 from pancrafter_cli.raster.spec import BandFacts, OutputSpec
 from pancrafter_cli.raster.tiff import tile_tables
@@ -160,6 +160,16 @@ def test_the_confidence_layer_goes_on_too(runs: Runs) -> None:
     assert runs.left() == expected
 
 
+def test_the_layer_takes_its_name_before_the_product(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product that is there says that all is there: a batch skips its scene."""
+    named: list[str] = []
+    take_name = writer.take_name
+    monkeypatch.setattr(writer, "take_name", lambda *given: (named.append(given[1].name), take_name(*given)))
+    runs.sharpen(confidence=runs.options.output.with_name("c.tif"))
+    assert named == ["c.tif", "o.tif"]
+    assert sorted(runs.left()) == ["c.tif", "o.tif"]
+
+
 def test_sigterm_keeps_what_can_be_gone_on_with(runs: Runs) -> None:
     assert "from row of tiles" in runs.interrupt(1, SystemExit)[0]
     assert "going on with an unfinished run" in runs.sharpen().notices[0]
@@ -249,6 +259,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         ({"nodata": 500.0}, "grid, bands or nodata"),
         ({"nodata": "auto"}, "ratio, MS origin or nodata"),
         ({"blend": 8}, "blend"),
+        ({"sensor": "QB"}, "sensor"),
     ],
 )
 def test_other_options_start_over(runs: Runs, changes: dict[str, Any], said: str) -> None:

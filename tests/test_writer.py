@@ -16,7 +16,9 @@ from pancrafter_cli import sharpen
 from pancrafter_cli.errors import OutputError
 from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.raster import writer as writer_module
+from pancrafter_cli.raster.blocks import file_head
 from pancrafter_cli.raster.encode import encode
+from pancrafter_cli.raster.part import kept_name
 from pancrafter_cli.raster.spec import BandFacts, OutputSpec
 from pancrafter_cli.raster.writer import SceneWriter, check_output
 from tests.pairs import write_pair
@@ -84,6 +86,11 @@ def test_many_bands_are_kept_apart(tmp_path):
     with rasterio.open(tmp_path / "o.tif") as file:
         assert file.interleaving.value == "BAND"
         assert np.array_equal(file.read(), np.rint(image).astype("uint16"))
+
+
+@pytest.mark.parametrize(("side", "magic"), [(300, b"II*\0"), (60_000, b"II+\0")])
+def test_files_that_may_outgrow_four_gigabytes_are_bigtiffs(side, magic):
+    assert file_head(make_spec(4, shape=(side, side)), {}).startswith(magic)
 
 
 def test_invalid_pixels_get_nodata_and_valid_ones_never(tmp_path):
@@ -319,6 +326,40 @@ def test_a_link_to_another_place_is_followed(tmp_path):
     write_strips(tmp_path / "o.tif", make_spec(1, shape=(20, 30)), image, np.ones(image.shape, bool))
     assert leftovers(tmp_path / "real") == ["there.tif"]
     assert (tmp_path / "o.tif").is_symlink()
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="no file is gone on with here, so none can be foreseen")
+def test_a_link_in_place_of_the_unfinished_file_is_not_followed(tmp_path):
+    """Its name can be foreseen, so in a folder that others may write to it can be put there beforehand."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    kept_name(tmp_path / "o.tif").symlink_to(victim)
+    image = some_image(1, (20, 30))
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_strips(
+            tmp_path / "o.tif", make_spec(1, shape=(20, 30)), image, np.ones(image.shape, bool), resumable=True
+        )
+    assert victim.read_bytes() == b"mine"
+    assert leftovers(tmp_path) == [".o.tif.part.tif", "victim"]
+
+
+def test_inputs_must_not_change_meanwhile_but_viewers_may_write_beside_them(tmp_path):
+    image = some_image(1, (20, 30))
+    inputs = [tmp_path / name for name in ("pan.tif", "pan.tif.aux.xml", "pan.tif.ovr")]
+    for path in inputs:
+        path.write_bytes(b"before")
+
+    def write(name: str, changed: Path) -> None:
+        with SceneWriter(tmp_path / name, make_spec(1, shape=(20, 30)), inputs=inputs) as writer:
+            writer.write(0, 0, image, np.ones(image.shape, bool))
+            changed.write_bytes(b"and after")
+
+    for n, beside in enumerate(inputs[1:]):
+        write(f"{n}.tif", beside)
+        assert (tmp_path / f"{n}.tif").exists()
+    with pytest.raises(OutputError, match="has changed while it was read"):
+        write("o.tif", inputs[0])
+    assert not (tmp_path / "o.tif").exists()
 
 
 def test_a_write_error_is_reported_with_the_room_left(tmp_path, monkeypatch):
