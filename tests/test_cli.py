@@ -4,12 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import rasterio
 from typer.models import OptionInfo
+from typer.testing import CliRunner
 
 from pancrafter_cli import zoo
 from pancrafter_cli.classical.methods import METHODS
@@ -101,18 +103,46 @@ def test_inspect_says_what_the_tool_sees(tmp_path: Path) -> None:
     assert "ratio" in pancrafter("inspect", tmp_path / "pan.tif", tmp_path / "ms.tif").stdout
 
 
-@pytest.mark.parametrize("where", ["models/universal-small", "./models/universal-small/model.safetensors"])
-def test_a_shipped_model_that_was_changed_is_refused_by_any_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
+@pytest.fixture
+def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the shipped models that may be harmed."""
     shutil.copytree(models_dir(), tmp_path / "models")
     monkeypatch.setattr(zoo, "models_dir", lambda: tmp_path / "models")
-    monkeypatch.chdir(tmp_path)
-    assert load_model(where).sha256
-    weights = tmp_path / "models" / DEFAULT_MODEL / "model.safetensors"
+    return tmp_path / "models"
+
+
+def change_weights(models: Path) -> None:
+    weights = models / DEFAULT_MODEL / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
+
+
+def lose_weights(models: Path) -> None:
+    (models / DEFAULT_MODEL / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize("harm", [change_weights, lose_weights])
+def test_verifying_names_models_that_were_changed_or_lost(own_models: Path, harm: Callable[[Path], None]) -> None:
+    verify = ["models", "--verify"]
+    assert CliRunner().invoke(main.app, verify).exit_code == 0
+    harm(own_models)
+    assert zoo.damaged_models() == [DEFAULT_MODEL]
+    done = CliRunner().invoke(main.app, verify)
+    assert done.exit_code == 1
+    assert isinstance(done.exception, ModelError)
+    assert done.exception.message == f"not the published weights: {DEFAULT_MODEL}"
+    assert "intact" not in done.stdout
+    assert CliRunner().invoke(main.app, ["models"]).exit_code == 0
+
+
+@pytest.mark.parametrize("where", ["models/universal-small", "./models/universal-small/model.safetensors"])
+def test_a_shipped_model_that_was_changed_is_refused_by_any_name(
+    own_models: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.chdir(own_models.parent)
+    assert load_model(where).sha256
+    change_weights(own_models)
     for name in (where, DEFAULT_MODEL):
         with pytest.raises(ModelError, match="not the published ones"):
             load_model(name)

@@ -56,6 +56,14 @@ def test_overlap_is_exactly_the_pixels_whose_centres_lie_inside(scale: float, of
     assert set(range(start, stop)) ^ set(inside) <= set(doubtful)
 
 
+def test_a_centre_on_the_very_edge_lies_inside_whatever_rounding_makes_of_it() -> None:
+    pan = Grid(Affine(0.3, 0, 300_000.3, 0, -0.3, 5_000_000.0), 2000, 100)
+    for first in range(3, 9):  # MS begins in the middle of this PAN pixel and ends, 1600 on, in that of another
+        west = pan.transform.c + (first + 0.5) * 0.3
+        ms = Grid(Affine(1.2, 0, west, 0, -1.2, 5_000_000.0), 400, 25)
+        assert overlap(grid_map(pan, ms).cols) == (first, first + 1601)
+
+
 @given(scale=st.floats(-2, 2).filter(lambda s: abs(s) > 0.1), offset=offsets)
 def test_inverse_map_is_its_inverse(scale: float, offset: float) -> None:
     axis = AxisMap(scale, offset, 30, 20)
