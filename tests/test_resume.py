@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -21,13 +22,14 @@ from affine import Affine
 from pancrafter_cli.errors import OutOfMemory, OutputError, PancrafterError, UsageError
 from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.raster import journal, outputs, writer
+from pancrafter_cli.raster.journal import Moment
 from pancrafter_cli.raster.room import check_room
 from pancrafter_cli.raster.spec import BandFacts, OutputSpec
 from pancrafter_cli.raster.tiff import tile_tables
 from pancrafter_cli.raster.writer import SceneWriter
 from pancrafter_cli.tasks import memory
 from pancrafter_cli.tasks.fusers import FittedFuser
-from pancrafter_cli.tasks.memory import free_memory, parse_bytes, pick_tile, smaller_tile
+from pancrafter_cli.tasks.memory import estimate_memory, free_memory, parse_bytes, pick_tile, smaller_tile
 from pancrafter_cli.tasks.sharpen import sharpen_scene
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions, SharpenResult
 from tests.pairs import displace
@@ -390,6 +392,26 @@ def test_a_run_that_holds_on_does_not_lose_its_file(runs: Runs) -> None:
     assert runs.left() == runs.whole
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be opened there")
+def test_a_journal_survives_a_power_cut_once_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk has the new file before the name is its own, and the name before anybody relies on it."""
+    path, done = tmp_path / "j", list[tuple[str, bool]]()
+    sync, replaced = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file", path.exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append(("name", path.exists())), replaced(*names)))
+    saved = Moment({"tile": "256"}, 1, 3, {"valid": 7}, np.zeros((1, 2, 3), np.float32), ())
+    journal.save(path, saved)
+    assert done == [("file", False), ("name", False), ("folder", True)]
+    found = journal.load(path)
+    assert found is not None
+    assert (found.facts, found.place) == (saved.facts, "row of tiles 2 of 3")
+
+
 def test_a_disk_without_room_for_the_journal_ends_only_that(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -452,6 +474,24 @@ def test_a_disk_that_cannot_hold_it_is_refused_before(runs: Runs, monkeypatch: p
     runs.options.output.unlink()
     monkeypatch.setattr(shutil, "disk_usage", usage(most + 1))
     assert runs.sharpen().notices == ()
+
+
+def test_what_an_earlier_run_has_written_needs_no_room_again(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.interrupt(2)
+    kept = runs.options.output.with_name(".o.tif.part.tif").stat().st_size
+    least = SHAPE[0] * SHAPE[1] * 3 * 2 // 8
+    monkeypatch.setattr(shutil, "disk_usage", usage(max(0, least - kept)))
+    assert any("going on" in notice for notice in runs.sharpen().notices)
+    assert runs.left() == runs.whole
+
+
+def test_the_confidence_layer_needs_room_too(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", usage(SHAPE[0] * SHAPE[1] * 3 * 2 // 8 + 1))
+    with pytest.raises(OutputError, match="are needed at the least"):
+        runs.sharpen(confidence=runs.options.output.with_name("c.tif"))
+    assert runs.left() == {}
+    runs.sharpen()
+    assert runs.left() == runs.whole
 
 
 def test_what_is_not_valid_needs_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -522,6 +562,19 @@ def test_max_memory_is_kept_to(runs: Runs) -> None:
     with pytest.raises(UsageError, match="--max-memory"):
         runs.sharpen(tile=None, max_memory=50 << 20)
     assert runs.left() == {}
+
+
+def test_memory_is_estimated_for_all_that_a_tile_reads(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides: list[int] = []
+
+    def estimate(width: int, side: int, bands: int) -> int:
+        sides.append(side)
+        return estimate_memory(width, side, bands)
+
+    monkeypatch.setattr("pancrafter_cli.tasks.sharpen.estimate_memory", estimate)
+    result = runs.sharpen(tile=None, max_memory=4 << 30, consistency=1, halo="full", blend=8)
+    assert result.halo > 0
+    assert result.tile + 8 + 2 * result.halo in sides
 
 
 @pytest.mark.parametrize("kind", [MemoryError, OutOfMemory])
