@@ -6,6 +6,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 import rasterio
@@ -299,22 +300,26 @@ def test_vendors_tell_the_greatest_dn(tmp_path):
 # --- RPCs and ground control points
 
 
-def rpc_pair(folder: Path) -> tuple[Path, Path]:
+def rpc_pair(folder: Path, rpcs: rasterio.rpc.RPC = RPCS) -> tuple[Path, Path]:
     paths = []
     for name, bands, size in (("pan", 1, (32, 40)), ("ms", 4, (8, 10))):
         paths.append(write_tif(folder / f"{name}.tif", image(bands, *size), FileFacts(None)))
         with rasterio.open(paths[-1], "r+") as file:
-            file.rpcs = RPCS
+            file.rpcs = rpcs
     return paths[0], paths[1]
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_rpcs_of_pan_alone_are_refused_with_the_command(tmp_path):
-    pan, ms = rpc_pair(tmp_path)
+@pytest.mark.parametrize(
+    ("lon", "lat", "epsg"), [(11.5, 48.1, 32632), (11.5, -10, 32732), (-179.9, -10, 32701), (179.9, 48.1, 32660)]
+)
+def test_rpcs_of_pan_alone_are_refused_with_the_command(tmp_path, lon, lat, epsg):
+    """Which names the UTM zone of the place, north or south."""
+    pan, ms = rpc_pair(tmp_path, attrs.evolve(RPCS, long_off=lon, lat_off=lat))
     unplaced = write_tif(tmp_path / "unplaced.tif", image(4, 8, 10), FileFacts(None))
     with pytest.raises(GeometryError, match=r"pan\.tif: RPCs tell .*unplaced\.tif has no RPCs") as caught:
         open_scene(pan, [unplaced])
-    assert f"gdalwarp -rpc -to RPC_DEM=DEM.tif -t_srs EPSG:32632 -r cubic {pan} pan_ortho.tif" in caught.value.hint
+    assert f"gdalwarp -rpc -to RPC_DEM=DEM.tif -t_srs EPSG:{epsg} -r cubic {pan} pan_ortho.tif" in caught.value.hint
     with open_scene(pan, [ms], SceneOptions(ratio=4)) as scene:  # the user knows how they lie
         assert scene.grid.shape == (32, 40)
 
@@ -332,15 +337,17 @@ def test_rpcs_on_one_side_are_refused_whatever_is_told(tmp_path):
 def test_ground_control_points_alone_are_refused(tmp_path):
     pair = write_pair(tmp_path, pan=FileFacts(None), ms=FileFacts(None))
     points = [GroundControlPoint(r, c, 5e5 + c / 2, 57e5 - r / 2) for r, c in ((0, 0), (0, 40), (32, 0), (32, 40))]
-    with rasterio.open(pair.pan, "r+") as file:
-        file.gcps = points, rasterio.crs.CRS.from_epsg(32631)
-    with pytest.raises(GeometryError, match=r"pan\.tif: ground control points tell") as caught:
-        open_scene(pair.pan, [pair.ms])
-    assert f"gdalwarp -tps -r cubic {pair.pan}" in caught.value.hint
-    with rasterio.open(pair.pan, "r+") as file:
-        file.gcps = points[:1], rasterio.crs.CRS.from_epsg(32631)
-    with open_scene(pair.pan, [pair.ms]) as scene:  # one point places nothing
-        assert scene.ratio == 4
+    for number in (4, 3):
+        with rasterio.open(pair.pan, "r+") as file:
+            file.gcps = points[:number], rasterio.crs.CRS.from_epsg(32631)
+        with pytest.raises(GeometryError, match=r"pan\.tif: ground control points tell") as caught:
+            open_scene(pair.pan, [pair.ms])
+        assert f"gdalwarp -tps -r cubic {pair.pan}" in caught.value.hint
+    for number in (2, 1):
+        with rasterio.open(pair.pan, "r+") as file:
+            file.gcps = points[:number], rasterio.crs.CRS.from_epsg(32631)
+        with open_scene(pair.pan, [pair.ms]) as scene:  # one or two points place nothing
+            assert scene.ratio == 4
 
 
 # --- formats

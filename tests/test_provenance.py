@@ -245,6 +245,21 @@ def test_times_in_metadata(tmp_path: Path, text: str, expected: str | None) -> N
     assert (found[0].isoformat() if found else None) == expected
 
 
+def test_the_surest_of_several_times_counts(tmp_path: Path) -> None:
+    """The TIFF's own is often that of the processing."""
+    path = write_tif(tmp_path / "a.tif", np.zeros((1, 4, 4), np.uint8))
+    for domain, key, year in (
+        (None, "TIFFTAG_DATETIME", 2023),
+        (None, "ACQUISITIONDATETIME", 2022),
+        ("IMAGERY", "ACQUISITIONDATETIME", 2021),
+    ):
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(ns=domain, **{key: f"{year}-05-24 10:52:07"})
+        found = acquisition_time([path])
+        assert found is not None
+        assert (found[0].year, found[1]) == (year, f"{key} of a.tif")
+
+
 def test_without_a_crs_there_is_no_item_and_nothing_is_written(tmp_path: Path) -> None:
     for name, size, step in (("pan", 64, 1.0), ("ms", 16, 4.0)):
         facts = FileFacts(transform=Affine(step, 0, 9, 0, -step, 9), crs=None)
