@@ -149,13 +149,17 @@ def test_it_stays_where_sensors_are(tmp_path: Path, gain: float, bound: float) -
     assert measured(*write_scene(tmp_path, gain)) == bound
 
 
-@pytest.mark.parametrize("kind", ["unrelated", "constant"])
-def test_where_pan_says_nothing_of_ms_it_is_the_generic_one(tmp_path: Path, kind: str) -> None:
+def test_where_pan_says_nothing_of_ms_it_is_the_generic_one(tmp_path: Path) -> None:
     pan, ms = write_scene(tmp_path, 0.45)
-    with rasterio.open(pan, "r+") as file:
-        image = np.random.default_rng(1).random(file.shape) if kind == "unrelated" else np.full(file.shape, 0.5)
-        file.write(image.astype(np.float32), 1)
-    assert measured(pan, ms) == DEFAULT_MS_GAIN
+    with rasterio.open(pan) as file:
+        image = file.read(1)
+    noise = image.std() * np.random.default_rng(1).standard_normal(image.shape)
+    # Of a PAN that is nine parts noise, the fine detail correlates with that of MS by 0.2 still.
+    for nothing in (noise, 0.9 * noise + 0.1 * image, np.full_like(image, 0.5)):
+        with rasterio.open(pan, "r+") as file:
+            file.write(nothing.astype(np.float32), 1)
+        with open_scene(pan, [ms]) as scene:
+            assert (scene.statistics.ms_mtf, scene.statistics.ms_mtf_source) == (DEFAULT_MS_GAIN, "assumed")
 
 
 def test_it_says_where_it_is_from(tmp_path: Path) -> None:

@@ -186,6 +186,15 @@ class Source:
         return part, np.ones(part.shape, bool)
 
 
+@pytest.mark.parametrize("turns", range(4))
+def test_a_collar_may_lie_in_one_corner_alone(turns):
+    y, x = np.mgrid[:20, :30]
+    inside = np.rot90(x + y >= 9, turns)
+    found = find_collar(Source(700.0 * inside), inside.shape, "uint16")
+    assert found.value == 0
+    assert np.array_equal(found.covers(0, 0, *inside.shape), ~inside)
+
+
 @settings(max_examples=100)
 @given(
     image=arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 1)),

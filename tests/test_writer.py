@@ -80,11 +80,12 @@ def test_blocks_may_come_in_any_order(tmp_path):
         assert np.array_equal(file.read(), image)
 
 
-def test_many_bands_are_kept_apart(tmp_path):
-    image = some_image(20, (40, 30))
-    write_strips(tmp_path / "o.tif", make_spec(20, "uint16", (40, 30)), image, np.ones(image.shape, bool))
+@pytest.mark.parametrize(("bands", "interleaving"), [(16, "PIXEL"), (17, "BAND"), (20, "BAND")])
+def test_many_bands_are_kept_apart(tmp_path, bands, interleaving):
+    image = some_image(bands, (40, 30))
+    write_strips(tmp_path / "o.tif", make_spec(bands, "uint16", (40, 30)), image, np.ones(image.shape, bool))
     with rasterio.open(tmp_path / "o.tif") as file:
-        assert file.interleaving.value == "BAND"
+        assert file.interleaving.value == interleaving
         assert np.array_equal(file.read(), np.rint(image).astype("uint16"))
 
 
