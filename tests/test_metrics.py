@@ -192,6 +192,14 @@ def test_q2n_rounds_to_whole_dn_half_up():
     assert q2n(truth, fused + 0.5) != q2n(truth, fused)
 
 
+@pytest.mark.parametrize("shift", [10_000, 40_000, 63_000])
+def test_q2n_takes_all_that_16_bits_hold(shift):
+    """It is of images less the truth's mean, so a shift of both costs nothing; what is brighter is cut."""
+    truth, fused = pair(7)
+    assert q2n(truth + shift, fused + shift) == pytest.approx(q2n(truth, fused), abs=1e-9)
+    assert q2n(truth + shift, fused + 65_535) == q2n(truth + shift, np.full(fused.shape, 65_535.0))
+
+
 def test_q2n_mirrors_what_is_missing_of_a_block():
     truth, fused = pair(8, 3, (45, 33))
     pad = ((0, 0), (0, 19), (0, 31))

@@ -76,6 +76,28 @@ def test_scores_of_files_are_those_of_their_arrays(scene: Path) -> None:
         assert value == pytest.approx(getattr(own, name), abs=1e-9), name
 
 
+@pytest.mark.parametrize(
+    ("cut", "told"), [(0, "0 pixels above and left, 0 below"), (21, "20 pixels above and left, 21")]
+)
+def test_the_border_left_out_is_the_one_that_is_told(scene: Path, cut: int, told: str) -> None:
+    """The research toolboxes leave out one pixel less above and left."""
+    with rasterio.open(scene / "truth.tif") as file:
+        truth, facts = file.read(), FileFacts(transform=file.transform)
+    above, below = max(0, cut - 1), cut
+    for row, col, counts in (
+        (above - 1, 99, False), (above, 99, True), (99, above, True), (255 - below, 99, True), (256 - below, 99, False),
+    ):  # fmt: skip
+        if 0 <= row < 256:
+            changed = truth.copy()
+            changed[:, row, col] += 300
+            write_tif(scene / "changed.tif", changed, facts)
+            with ExitStack() as stack:
+                options = ScoreOptions(scene / "changed.tif", reference=scene / "truth.tif", cut=cut)
+                found = score(options, stack).result
+            assert found.settings["border left out"].startswith(told)
+            assert (found.scores[FUSED]["ergas"] > 0) == counts, (row, col)
+
+
 def test_full_resolution_scores_exp_as_the_interpolation(scene: Path) -> None:
     product = scene / "exp.tif"
     sharpen(scene / "pan.tif", scene / "ms.tif", product, method="exp")

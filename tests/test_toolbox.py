@@ -173,6 +173,7 @@ def test_gains_for_other_band_counts():
     assert mtf_of("WV2", 4).ms == (0.35,) * 4
     assert mtf_of("WV2", 8).ms == (*(0.35,) * 7, 0.27)
     assert mtf_of("QB", 3).ms == pytest.approx((0.295,) * 3)
+    assert mtf_of("IKONOS", 3).ms == pytest.approx((0.2775,) * 3)  # half of the bands have 0.28, and no more
     assert mtf_of("GF2", 4).ms == (0.3,) * 4
     assert mtf_of("GF2", 4).peak == 1023
 
