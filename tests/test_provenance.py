@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import subprocess
 import sys
 import threading
@@ -88,7 +89,8 @@ def test_the_command_line_is_kept_and_says_what_was_done(tmp_path: Path, pair: t
     )
     assert f"scores: HQNR {float(said['PANCRAFTER_HQNR']):.4f}" in done.stdout
     assert f"also written: {tmp_path}/a b.json" in done.stdout
-    assert "drifting: " in done.stdout  # plain interpolation does, and is told of
+    (drifting,) = re.findall(r"^drifting: ([\d.]+)% of it", done.stdout, re.MULTILINE)  # plain interpolation does
+    assert float(drifting) == pytest.approx(100 * float(said["PANCRAFTER_DRIFTING"]), abs=0.06)
     both = subprocess.run(
         [sys.executable, "-c", code, *words, "--consistency", "3", "--overwrite"], capture_output=True, text=True
     )
@@ -150,6 +152,21 @@ def test_scores_are_those_of_the_score_command(tmp_path: Path, pair: tuple[Path,
     sharpen(*pair, tmp_path / "plain.tif", method="gsa", registration=(0.0, 0.0))
     with rasterio.open(tmp_path / "o.tif") as a, rasterio.open(tmp_path / "plain.tif") as b:
         assert np.array_equal(a.read(), b.read())
+
+
+def test_the_scores_are_of_the_sensor_that_was_named(tmp_path: Path) -> None:
+    write_pair(tmp_path, seed=1, pan_size=128, ratio=4, bands=4)
+    files = tmp_path / "pan.tif", tmp_path / "ms.tif"
+    found = sharpen(*files, tmp_path / "o.tif", method="gsa", score=True, sensor="QB").scores
+
+    def scored(sensor: str | None) -> dict[str, float]:
+        with ExitStack() as stack:
+            options = ScoreOptions(tmp_path / "o.tif", pan=files[0], ms=(files[1],), sensor=sensor)
+            return dict(score(options, stack).result.scores["fused"])
+
+    named, generic = scored("QB"), scored(None)
+    assert found == {name: named[name] for name in found}
+    assert found != {name: generic[name] for name in found}
 
 
 def test_the_correction_that_was_made_counts_in_the_scores(tmp_path: Path) -> None:

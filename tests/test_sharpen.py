@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -36,13 +37,14 @@ from pancrafter_cli.geometry.tiling import Tiling
 from pancrafter_cli.networks.config import PanCrafterConfig, receptive_radius
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.raster.scene import open_scene
-from pancrafter_cli.tasks.fusers import DEFAULT_CONSISTENCY, make_fuser, network_runner
+from pancrafter_cli.tasks.fusers import DEFAULT_CONSISTENCY, check_ratio, make_fuser, network_runner
 from pancrafter_cli.tasks.sharpen import sharpen_scene
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 from pancrafter_cli.tasks.tiles import judged_tiles
 from pancrafter_cli.zoo import ModelSpec, load_model, save_model
 from tests.pairs import write_pair
-from tests.scene_factory import FileFacts, unjudged, write_tif
+from tests.scene_factory import FileFacts, ms_transform, unjudged, write_tif
+from tests.scene_factory import write_pair as write_scaled_pair
 
 
 def random_model(folder: Path, bands: int = 4, *, trained: bool = True) -> Path:
@@ -118,7 +120,9 @@ def test_product_lies_on_the_pan_grid_and_keeps_what_ms_says(case: Case) -> None
         assert out.dtypes == ms.dtypes
         assert out.descriptions == ("blue", "green", "red", "nir")
         assert out.profile["tiled"]
-        assert out.compression is not None
+        assert out.compression.value in ("ZSTD", "DEFLATE")
+        assert out.tags(ns="IMAGE_STRUCTURE")["PREDICTOR"] == "2"
+        assert case.out.stat().st_size < 0.9 * image.nbytes
         assert out.tags()["PANCRAFTER_MODEL"] == "random"
     assert image.shape == (4, 320, 320)
 
@@ -273,6 +277,14 @@ def test_unusable_inputs(case: Case, tmp_path: Path) -> None:
 def test_a_ratio_no_model_knows_is_refused(case: Case, tmp_path: Path) -> None:
     write_pair(tmp_path / "far", seed=1, pan_size=120, ratio=12, bands=2)
     expect(case, GeometryError, "12.00 times", pan=tmp_path / "far" / "pan.tif", ms=(tmp_path / "far" / "ms.tif",))
+
+
+@pytest.mark.parametrize(("ratio", "known"), [(1.65, False), (1.67, True), (6.1, True), (6.2, False)])
+def test_a_ratio_may_be_off_by_rounded_pixel_sizes(tmp_path: Path, ratio: float, known: bool) -> None:
+    pair = write_scaled_pair(tmp_path, ms=FileFacts(transform=ms_transform(ratio)))
+    spec = ModelSpec("any", PanCrafterConfig(), ratios=(1.7, 6.0))
+    with open_scene(pair.pan, [pair.ms]) as scene, nullcontext() if known else pytest.raises(GeometryError):
+        check_ratio(scene, spec)
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
