@@ -17,9 +17,10 @@ from pancrafter_cli.data.sources import MATCH_RATIOS, Matching, Source, match_ba
 from pancrafter_cli.errors import GeometryError, TrainingError, UsageError
 from pancrafter_cli.geometry.degrade import degrade_weights
 from pancrafter_cli.geometry.grid import AxisMap
+from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.tasks.learner import mars_loss, pan_samples, start_learner, take_step
 from pancrafter_cli.tasks.train import train
-from pancrafter_cli.zoo import load_model
+from pancrafter_cli.zoo import ModelSpec, load_model, save_model
 from tests.pairs import write_pair
 from tests.training_setup import ALONE, CONFIG, NETWORK, random_batch, write_scenes
 
@@ -48,10 +49,11 @@ def test_matching_finds_the_regression() -> None:
     assert offset == pytest.approx([0.5, 0.0], abs=1e-3)
 
 
-def test_inputs_of_a_linear_scene_are_consistent() -> None:
+@pytest.mark.parametrize("gain", [0.2, 0.3, 0.5])
+def test_inputs_of_a_linear_scene_are_consistent(gain: float) -> None:
     """Without noise, shift and jitter, mpan is the truth and lpan is lms wherever the MTFs agree."""
     options = SampleOptions(
-        patch=32, bands=2, noise=0.0, pan_shift=0.0, match_jitter=0.0, mtf_error=0.0, ms_gain=(0.3, 0.3)
+        patch=32, bands=2, noise=0.0, pan_shift=0.0, match_jitter=0.0, mtf_error=0.0, ms_gain=(gain, gain)
     )
     for seed in range(20):
         sample = draw_sample(linear_source(), np.random.default_rng(seed), options)
@@ -102,6 +104,33 @@ def test_the_root_mean_square_loss_is_taken_per_band_of_a_sample() -> None:
     truth[0, 1, :2] = 2.0  # one of four bands of samples: root of half of 4
     found = mars_loss(lambda *images_and_mode: lms, (lms, lms, lms, truth), 0.0, 0, "rmse")
     assert float(found) == pytest.approx(2**0.5 / 4, abs=1e-3)
+
+
+PLAIN = SampleOptions(
+    bands=2, noise=0.0, pan_shift=0.0, match_jitter=0.0, mtf_error=0.0, shuffle_bands=False, recolour=False
+)
+
+
+def test_a_matching_that_is_off_keeps_the_mean() -> None:
+    """PAN's contrast is matched too high or too low; where PAN has its mean, the matched PAN is as it should be."""
+    source = linear_source()
+    for seed in range(5):
+        sample = draw_sample(source, np.random.default_rng(seed), replace(PLAIN, match_jitter=0.3))
+        for mpan, truth, gain, offset in zip(sample.images.mpan, sample.truth, (2.0, 0.25), (0.5, 0.0), strict=True):
+            factor, rest = np.polyfit(truth.ravel(), mpan.ravel(), 1)
+            mean = gain * source.matching.pan_mean + offset
+            assert abs(factor - 1) > 0.01
+            assert factor * mean + rest == pytest.approx(mean, rel=1e-3)
+
+
+def test_noise_goes_up_to_what_was_allowed() -> None:
+    flat = np.ones((2, 96, 96), np.float32)
+    source = replace(linear_source(), truth=flat, pans=flat)
+    options = replace(PLAIN, matched=False, noise=0.004)
+    drawn = [draw_sample(source, np.random.default_rng(seed), options).images for seed in range(30)]
+    in_pan, in_ms = (max(float(getattr(images, name).std()) for images in drawn) for name in ("mpan", "lms"))
+    assert 0.003 < in_pan < 0.0042
+    assert 0.0005 < in_ms < 0.0042
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -170,6 +199,12 @@ def test_training_writes_a_model_that_loads(scene_folder: Path, tmp_path: Path) 
     assert model.spec.training["scenes"] == ["s1", "s2"]
     # Six steps must have moved the zero-initialised head.
     assert model.network.head.weight.abs().sum() > 0
+
+
+def test_a_model_is_not_for_its_owner_alone(tmp_path: Path) -> None:
+    save_model(tmp_path / "model.safetensors", PanCrafter(NETWORK).state_dict(), ModelSpec("tiny", NETWORK))
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o444 == 0o444
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_a_resumed_run_ends_with_the_same_weights(scene_folder: Path, tmp_path: Path) -> None:

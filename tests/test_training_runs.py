@@ -415,6 +415,17 @@ def test_impossible_times_are_refused(tmp_path: Path, minutes: str) -> None:
     assert "--minutes" in done.exception.message
 
 
+def test_the_learning_rate_rises_from_the_first_step_on() -> None:
+    config = replace(CONFIG, lr=0.1, warmup=4, steps=14)
+    learner = start_learner(config, ALONE)
+    rates = []
+    for learner.step in range(15):
+        rates.append(learning_rate(config, learner))
+    assert rates[:5] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
+    assert rates[9] == pytest.approx(0.05)
+    assert rates[14] == pytest.approx(0)
+
+
 def test_the_learning_rate_follows_the_clock_where_time_is_given() -> None:
     config = replace(CONFIG, minutes=2.0, steps=10_000, warmup=10)
     learner = start_learner(config, ALONE)
