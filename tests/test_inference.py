@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -135,6 +136,20 @@ def test_auto_stays_fp32_where_bf16_is_off_or_slow(monkeypatch: pytest.MonkeyPat
     chosen = TorchRunner(load_model(), CPU).checked(arrays())
     assert chosen.precision == "fp32"
     assert "neither" in chosen.reason
+
+
+@pytest.mark.parametrize(("off", "precision"), [(0.001, "bf16"), (0.003, "fp32")])
+def test_bf16_may_be_off_by_a_five_hundredth_of_the_scale(
+    monkeypatch: pytest.MonkeyPatch, off: float, precision: str
+) -> None:
+    def sharpen(runner: TorchRunner, images: NetworkInputs) -> np.ndarray:
+        return images.lms + np.float32(off if runner.precision == "bf16" else 0)
+
+    monkeypatch.setattr(torch_runner, "multiplies_bf16", lambda: True)
+    monkeypatch.setattr(TorchRunner, "sharpen", sharpen)
+    chosen = TorchRunner(load_model(), CPU).checked(arrays())
+    assert chosen.precision == precision
+    assert f"{100 * off:.2g} % of the scale" in chosen.reason
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

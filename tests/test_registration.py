@@ -212,6 +212,14 @@ def test_summary_moves_with_the_windows(points: list[tuple[float, float]]) -> No
     assert min(xs) - 1e-9 <= here.dx <= max(xs) + 1e-9
 
 
+def test_spread_is_that_of_a_normal_scatter() -> None:
+    """The median distance from the shift, times what makes it the deviation of normal distances."""
+    found = summarise([WindowShift(0, 0, 0.5, dx, 0.03, 0.9) for dx in (-0.2, -0.1, 0.0, 0.1, 0.2)])
+    assert (found.dx, found.dy) == pytest.approx((0.0, 0.5))
+    assert found.spread == pytest.approx(0.14826)
+    assert found.error == pytest.approx(math.hypot(0.14826, 0.03) / math.sqrt(5))
+
+
 def test_summary_resists_outliers_and_leaves_out_the_unmatched() -> None:
     good = [WindowShift(0, 0, 0.5 + 0.01 * k, -0.2, 0.01, 0.9) for k in range(-3, 4)]
     wild = [WindowShift(0, 0, 9.0, 9.0, 0.01, 0.9)]
