@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from pancrafter_cli.cli import bench as command
+from pancrafter_cli.cli.main import app
 from pancrafter_cli.errors import UsageError
 from pancrafter_cli.networks.config import PanCrafterConfig
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.runtime.measure import flops_per_pixel, matmul_ceiling, peak_memory
 from pancrafter_cli.tasks.bench import STAGES, BenchOptions, bench
+from pancrafter_cli.zoo import DEFAULT_MODEL
 from tests.test_sharpen import random_model
 
 
@@ -31,6 +36,26 @@ def test_every_figure_is_there_and_fits_the_others(tmp_path: Path, capsys: pytes
     printed = capsys.readouterr().out
     for name in ("read", "network", "write", "end to end", "FLOPs per pixel", "matrix products"):
         assert name in printed
+
+
+def test_the_command_measures_what_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[BenchOptions] = []
+
+    def measured(options: BenchOptions) -> BenchOptions:
+        asked.append(options)
+        return options
+
+    monkeypatch.setattr("pancrafter_cli.tasks.bench.bench", measured)
+    given = "--model", "a.safetensors", "--device", "cpu", "--precision", "bf16"
+    words = *given, "--tile", "768", "--size", "2048", "--repeat", "3"
+    for arguments in ((), words):
+        done = CliRunner().invoke(app, ["bench", "--json", *arguments])
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout) == asdict(asked[-1])
+    assert asked == [
+        BenchOptions(DEFAULT_MODEL),
+        BenchOptions("a.safetensors", "cpu", "bf16", tile=768, size=2048, repeats=3),
+    ]
 
 
 def test_operations_are_counted_as_by_hand() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -100,7 +101,20 @@ def test_inspect_says_what_the_tool_sees(tmp_path: Path) -> None:
     assert facts["output_shape"] == [256, 256]
     assert abs(facts["shift"]["dx"]) < 0.1
     assert abs(facts["shift"]["dy"]) < 0.1
-    assert "ratio" in pancrafter("inspect", tmp_path / "pan.tif", tmp_path / "ms.tif").stdout
+    shown = pancrafter("inspect", tmp_path / "pan.tif", tmp_path / "ms.tif").stdout
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in shown.splitlines() if not line.startswith("notice: "))
+    expected = {
+        "PAN": "256 x 256 pixels, uint16",
+        "MS": "64 x 64 pixels, 4 bands, uint16",
+        "pixel size": "PAN 0.5 x 0.5, MS 2 x 2",
+        "ratio": "4",
+        "output": "256 x 256 pixels (100.0 % of PAN)",
+        "nodata": "none",
+        "valid": "100.0 % of the sampled pixels, in some band",
+        "scale": f"{facts['scale']:g} DN",
+        "tiles": f"{facts['tiles']} of {facts['tile']} pixels",
+    }
+    assert {name: rows[name] for name in expected} == expected
 
 
 @pytest.fixture
