@@ -98,9 +98,11 @@ def list_models() -> list[ZooEntry]:
 def damaged_models() -> list[str]:
     """Names in the published list whose weights are missing or have another hash."""
     return sorted(
-        Path(name).parent.name
-        for name, digest in _read_sums().items()
-        if not (models_dir() / name).is_file() or file_sha256(models_dir() / name) != digest
+        {
+            Path(name).parent.name
+            for name, digest in _read_sums().items()
+            if not (models_dir() / name).is_file() or file_sha256(models_dir() / name) != digest
+        }
     )
 
 
