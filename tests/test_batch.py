@@ -406,6 +406,14 @@ def test_usage_errors_exit_2_with_one_line(tmp_path: Path) -> None:
     assert pancrafter("batch", tmp_path, "--out", tmp_path / "out", "--tile", "7").returncode == 2
 
 
+def test_a_file_in_place_of_the_output_folder_is_one_mistake(tmp_path: Path, scenes: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    done = pancrafter("batch", scenes, "--out", tmp_path / "out", "--method", "exp")
+    assert done.returncode == 2
+    assert done.stderr.count("out: is a file") == 1
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 def test_scenes_are_sharpened_as_the_flags_say(tmp_path: Path, scenes: Path) -> None:
     flags = ["--ms-mtf", "0.2", "--halo", "64", "--consistency", "1", "--max-memory", "4G"]
     done = pancrafter("batch", scenes, "--out", tmp_path / "out", "--method", "brovey", *flags)

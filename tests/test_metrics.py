@@ -36,6 +36,16 @@ def pair(seed: int, bands: int = 4, size: tuple[int, int] = (48, 70)) -> tuple[n
     return truth, np.clip(truth + rng.integers(-60, 61, truth.shape), 1, 2047)
 
 
+def test_a_border_that_leaves_nothing_is_named() -> None:
+    truth, fused = pair(1)
+    with pytest.raises(MetricError, match="48 x 70 pixels less a border of 500 are too few") as raised:
+        reduced_scores(truth, fused, 4, cut=500)
+    assert "--cut" in raised.value.hint
+    with pytest.raises(MetricError, match="less a border of 9"):
+        reduced_scores(truth, fused, 4, cut=9)
+    assert reduced_scores(truth, fused, 4, cut=8).sam > 0
+
+
 # --- the reference toolbox's tables -----------------------------------------------------------------------------
 
 
@@ -492,7 +502,7 @@ def test_images_smaller_than_a_block_are_refused(size):
 
 
 def test_a_cut_that_leaves_too_little_is_refused():
-    with pytest.raises(MetricError, match="29 x 31 pixels are too few"):
+    with pytest.raises(MetricError, match="70 x 72 pixels less a border of 21 are too few"):
         reduced_scores(*pair(23, 2, (70, 72)), 4, cut=TOOLBOX_CUT)
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from pancrafter_cli.cli.main import app
 from pancrafter_cli.data.config import TrainConfig, fine_tuning, read_config, recipe_text
-from pancrafter_cli.errors import ModelError, OutputError, TrainingError, UsageError
+from pancrafter_cli.errors import ModelError, OutputError, PancrafterError, TrainingError, UsageError
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.runtime.torch_runner import TorchRunner
 from pancrafter_cli.tasks.checkpoint import restore_checkpoint, written_whole
@@ -311,6 +311,20 @@ def test_a_run_begun_anew_forgets_the_best_of_one_without_a_checkpoint(held_out:
 
 
 # The run folder
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(root: Path, tmp_path: Path) -> None:
+    for wrong in ({"scenes": str(tmp_path / "nowhere")}, {"include": ("nothing*",)}, {"validate": ("nothing*",)}):
+        with pytest.raises(PancrafterError):
+            train(replace(recipe(root), **wrong), tmp_path / "runs" / "x")  # type: ignore[arg-type]
+        assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_folder_that_is_a_file_is_refused_before_scenes_are_read(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for run in (tmp_path / "file", tmp_path / "file" / "x"):
+        with pytest.raises(OutputError, match="file is not a folder"):
+            train(recipe(tmp_path / "nowhere"), run)
 
 
 def test_the_run_folder_says_what_it_was_made_from(held_out: Path, tmp_path: Path) -> None:

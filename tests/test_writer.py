@@ -162,13 +162,16 @@ def test_wavelengths_and_acquisition_are_carried_over(tmp_path):
         file.update_tags(1, WAVELENGTH="485", STATISTICS_MEAN="7")
         file.update_tags(2, ns="IMAGERY", CENTRAL_WAVELENGTH_UM="0.66")
         file.update_tags(ns="IMAGERY", SATELLITEID="WV02", CLOUDCOVER="0.1")
-        file.update_tags(SOFTWARE_OF_MINE="not about the ground")
+        file.update_tags(SOFTWARE_OF_MINE="not about the ground", TIFFTAG_SOFTWARE="nor this")
+        file.update_tags(TIFFTAG_DATETIME="2020:05:06 10:11:12", satellite="WV02", Cloud_Cover="3", SUN_ELEVATION="41")
     sharpen(pan, ms, tmp_path / "o.tif", method="exp", registration="off")
     with rasterio.open(tmp_path / "o.tif") as file:
         assert file.tags(1) == {"WAVELENGTH": "485"}
         assert file.tags(2, ns="IMAGERY") == {"CENTRAL_WAVELENGTH_UM": "0.66"}
         assert file.tags(ns="IMAGERY") == {"SATELLITEID": "WV02", "CLOUDCOVER": "0.1"}
-        assert "SOFTWARE_OF_MINE" not in file.tags()
+        assert not {"SOFTWARE_OF_MINE", "TIFFTAG_SOFTWARE"} & file.tags().keys()
+        assert file.tags()["TIFFTAG_DATETIME"] == "2020:05:06 10:11:12"
+        assert {file.tags()[name] for name in ("satellite", "Cloud_Cover", "SUN_ELEVATION")} == {"WV02", "3", "41"}
         assert file.tags()["PANCRAFTER_SENSOR"] == "WorldView-2"
 
 

@@ -69,6 +69,12 @@ def score_reduced(
     index has no value: see each of them.
     """
     top, inner = _cut(shape, cut)
+    if cut and min(inner) < BLOCK:
+        raise MetricError(
+            f"{shape[0]} x {shape[1]} pixels less a border of {cut} are too few for Q and Q2n, which need "
+            f"{BLOCK} x {BLOCK}",
+            "leave out a smaller border with --cut, or compare a larger part of the scene",
+        )
     need_side(inner, BLOCK, "Q and Q2n")
     truth, fused = _moved(read_truth, top), _moved(read_fused, top)
     valid = None if read_valid is None else _moved(read_valid, top)

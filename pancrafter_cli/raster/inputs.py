@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -42,6 +43,12 @@ _MOST_BANDS = 1024  # more than any imager has; all of a tile's are in memory at
 _ALPHA_WINDOW = 128
 _VRT = ".vrt"
 _ACQUISITION = "IMAGERY"  # GDAL's domain for sensor, time and clouds
+# What else, in no domain, tells of it or of whose it is.
+_OF_ACQUISITION = re.compile(
+    r"TIFFTAG_(DATETIME|COPYRIGHT)|.*(ACQUI|SENSOR|SENSING|SATELLITE|SPACECRAFT|PLATFORM|CLOUD|COPYRIGHT|LICEN[CS]E"
+    r"|SUN_?(AZIM|ELEV|ZENI)).*",
+    re.IGNORECASE,
+)
 _ALPHA_WINDOWS = 64
 _FLOAT_OPAQUE = (1.0, 255.0, 32767.0, 65535.0)
 # Interpretations that would be wrong or unwritable on a sharpened band.
@@ -81,7 +88,9 @@ class RasterFile:
         self.mask_by_band = any(_has_own_mask(f) and MaskFlags.per_dataset not in f for f in flags)
         self.masked = self.alpha is not None or quality is not None or any(self._masked_bands)
         self.facts = _all_facts(path, dataset, self.indexes)
-        self.tags = _tags(dataset, 0, (_ACQUISITION,))
+        self.tags = tuple(
+            tag for tag in _tags(dataset, 0, ("", _ACQUISITION)) if tag[0] or _OF_ACQUISITION.fullmatch(tag[1])
+        )
         self.metadata = _metadata(dataset)
         self.files = _all_files(dataset) or [path]
         if quality is not None:

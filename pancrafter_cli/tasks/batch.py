@@ -83,6 +83,8 @@ def plan_batch(manifest: Path, out: Path, options: SharpenOptions, *, confidence
     not exist; RasterError for heights that cannot be read.
     """
     check_asked(options)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file", "name the folder for the products; it is made if need be")
     digest = _model_sha256(options.model) if options.method == NETWORK else None
     options = replace(options, model=_anywhere(options.model), dem=_readable(options.dem))
     SceneOptions(options.ratio, options.ms_origin, options.nodata, ms_mtf=options.ms_mtf)  # raises what all would

@@ -8,6 +8,7 @@ run to run: the learning rate of a run with `minutes`, and when a model is valid
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -102,12 +103,7 @@ def _train(
 ) -> TrainResult:
     """What `train` promises, of which processes other than the first do the steps alone."""
     learner = start_learner(config, processes)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be made a run folder ({error.strerror})", "choose another --run"
-        ) from error
+    _check_folder(folder)
     restore_checkpoint(folder, config, learner)
     gathered = gather_sources(config)
     drawer = Drawer(SourcePool(gathered.sources, config), processes.rank, processes.count)
@@ -120,12 +116,30 @@ def _train(
     exams, no_exams = prepare_exams(config.validation_folders(), matched=config.network.pan == "matched")
     left_out.add((*gathered.skipped, *no_exams))
     held_out = [Path(config.scenes) / exam.name for exam in exams]
+    _make_folder(folder)
     record_run(folder, config, gathered, held_out, learner)
     names = tuple(entry.name for entry in gathered.entries)
     training = _Run(config, folder, learner, exams, names, drawer.pool.ratios, progress)
     with Course(folder, learner.step) as course:
         training.go(course, steps)
     return training.result(left_out.all)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise OutputError when a run folder can neither be used nor made; scenes may take long to read."""
+    place = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
+    if not place.is_dir():
+        raise OutputError(f"{folder}: {place} is not a folder", "choose another --run")
+    if not os.access(place, os.W_OK):
+        raise OutputError(f"{folder}: {place} cannot be written to", "choose another --run")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        found = f"{folder}: cannot be made a run folder ({error.strerror})"
+        raise OutputError(found, "choose another --run") from error
 
 
 class _LeftOut:
