@@ -35,10 +35,10 @@ def measure_mtf(scene: Measurable, windows: Sequence[Window]) -> float | None:
     """Gain at the MS Nyquist frequency of the Gaussian that makes PAN as soft as MS, 0.15 to 0.9.
 
     With the right one, fine detail of MS is to that of PAN as coarse detail is; of too soft a PAN, more is needed of
-    the fine. Only what PAN and MS have in common counts: neither noise nor what bands show and PAN does not. PAN is
-    first moved to where MS shows the same, part by part: displaced (relief, a shift that was not corrected), they have
-    less in common of the fine, and MS would look softer than it is. None where PAN explains too little of MS to tell,
-    or there is too little of it.
+    the fine. Only what PAN and MS have in common counts: neither the noise of MS nor what bands show and PAN does not.
+    PAN is first moved to where MS shows the same, part by part: displaced (relief, a shift that was not corrected),
+    they have less in common of the fine, and MS would look softer than it is. None where PAN explains too little of MS
+    to tell, or there is too little of it.
     """
     sums = np.zeros((len(_GAINS), 2, 4, min(scene.bands, MOST_BANDS)))
     for window in windows[:: math.ceil(len(windows) / _MOST_WINDOWS)]:
