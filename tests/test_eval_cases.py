@@ -162,6 +162,10 @@ def test_a_scene_counts_once(scene: Path, tmp_path: Path) -> None:
         over(scene, tmp_path / "elsewhere" / ".." / "scene")
     with pytest.raises(UsageError, match="another scene is called scene too"):
         over(scene, other)
+    links = tmp_path / "one", tmp_path / "two"
+    for link, folder in zip(links, (scene, other), strict=True):
+        link.symlink_to(folder)
+    assert [row.scene for row in over(*links).rows] == ["one", "two"]
 
 
 @pytest.mark.parametrize(("ratio", "size", "length"), [(3, 32, 33), (5, 32, 35), (4, 32, 32), (3, 1024, 63)])

@@ -194,7 +194,7 @@ def test_a_gaofen_folder(tmp_path, platform, sensor):
         find_product([tmp_path])
 
 
-@pytest.mark.parametrize("others", [["b"], ["b", "c"]])
+@pytest.mark.parametrize("others", [[], ["b"], ["b", "c"]])
 def test_a_scene_among_others_is_not_taken_for_all(tmp_path, others):
     """Whichever layout is looked for first: nobody would know that the others were left out."""
     write_gaofen(tmp_path / "a", "GF1")
@@ -205,10 +205,26 @@ def test_a_scene_among_others_is_not_taken_for_all(tmp_path, others):
     for name in others:
         (tmp_path / name).mkdir()
         write_pair(tmp_path / name)
-    with pytest.raises(RasterError, match=r"holds more than one scene: GF-1 in .*a, and others") as caught:
+    (tmp_path / "notes").mkdir()
+    for name in ("a.dat", "b.dat"):
+        (tmp_path / "notes" / name).write_text("no rasters")
+    if not others:
+        assert find_product([tmp_path]).layout == "GF-1"
+        return
+    with pytest.raises(RasterError, match=r"holds more than one scene: GF-1 in .*a, and pair by name in .*b") as caught:
         find_product([tmp_path])
     assert "batch" in caught.value.hint
     assert find_product([tmp_path / "a"]).layout == "GF-1"
+
+
+def test_the_folders_of_a_product_may_be_named_from_different_places(tmp_path, monkeypatch):
+    pair = write_pair(tmp_path)
+    for path in (pair.pan, pair.ms):
+        (tmp_path / path.stem).mkdir()
+        path.rename(tmp_path / path.stem / path.name)
+    monkeypatch.chdir(tmp_path)
+    found = find_product([Path("pan"), tmp_path / "ms"])
+    assert (found.pan, found.ms) == (Path("pan/pan.tif"), (tmp_path / "ms" / "ms.tif",))
 
 
 def test_a_folder_with_one_pair(tmp_path):

@@ -316,7 +316,7 @@ def test_an_item_goes_with_the_product_it_describes(tmp_path: Path, pair: tuple[
 
 
 def test_a_local_crs_lies_nowhere_on_earth() -> None:
-    site = Grid(Affine.identity(), 10, 10, 'LOCAL_CS["site",UNIT["metre",1]]')
+    site = Grid(Affine.scale(2.0), 10, 10, 'LOCAL_CS["site",UNIT["metre",1]]')
     with pytest.raises(GeometryError, match="longitude and latitude"):
         footprint(site)
 

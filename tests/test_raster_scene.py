@@ -503,6 +503,12 @@ def test_a_crs_without_a_transform_places_nothing(tmp_path):
         assert scene.grid.crs_wkt is not None
     with open_scene(pair.pan, [pair.ms], SceneOptions(ratio=4, ms_origin=(4, 0))) as scene:
         assert scene.grid.shape == (32, 36)
+    with pytest.raises(GeometryError, match="where on Earth"):
+        sharpen_scene(SharpenOptions(pair.pan, (pair.ms,), tmp_path / "o.tif", method="exp", stac=True))
+    other = replace(nowhere, crs="EPSG:3857")
+    elsewhere = write_tif(tmp_path / "m.tif", smooth_image(1, 8, 10).astype("uint16"), other)
+    with pytest.raises(GeometryError, match="different CRSs"):
+        open_scene(pair.pan, [elsewhere])
     with pytest.raises(GeometryError, match=r"not finer than MS|do not overlap|times as long"):
         open_scene(write_pair(tmp_path, pan=nowhere).pan, [pair.ms])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import pickle
 import signal
@@ -19,13 +20,13 @@ import safetensors.torch
 import torch
 
 from pancrafter_cli.data import scenes
-from pancrafter_cli.data.ahead import Drawer, drawn_ahead
+from pancrafter_cli.data.ahead import Drawer, drawn_ahead, lost_drawers_told
 from pancrafter_cli.data.batches import Batch, SourcePool
 from pancrafter_cli.data.config import TrainConfig, recipe_text
 from pancrafter_cli.data.gather import gather_sources
 from pancrafter_cli.errors import DeviceError, TrainingError, UsageError
 from pancrafter_cli.geometry.inputs import NetworkInputs
-from pancrafter_cli.runtime.processes import Processes, joined
+from pancrafter_cli.runtime.processes import Processes, is_first, joined
 from pancrafter_cli.tasks import train as training
 from pancrafter_cli.tasks.learner import start_learner
 from pancrafter_cli.tasks.train import train
@@ -94,9 +95,28 @@ def test_what_a_drawing_process_finds_broken_is_told(tmp_path: Path, workers: in
 def test_a_drawing_process_that_vanishes_ends_the_run(root: Path) -> None:
     config = recipe(root)
     drawer = MortalDrawer(SourcePool(gather_sources(config).sources, config))
-    with pytest.raises(TrainingError, match=r"a process that draws samples has ended: .*worker") as raised:
+    told = r"a process that draws samples has ended: .*worker"
+    with pytest.raises(TrainingError, match=told) as raised, lost_drawers_told():
         list(drawn_ahead(drawer, 0, 9, 1))
     assert "--workers" in raised.value.hint
+
+
+def test_other_failures_of_a_drawing_process_are_no_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="a bug"), lost_drawers_told():
+        raise RuntimeError("Caught RuntimeError in DataLoader worker process 0: a bug")
+
+
+def test_a_drawing_process_that_is_killed_in_the_middle_of_a_step_is_told(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killing(*given: object) -> None:
+        for process in multiprocessing.active_children():
+            os.kill(process.pid or 0, signal.SIGKILL)
+            process.join()
+
+    monkeypatch.setattr(training, "take_step", killing)
+    with pytest.raises(TrainingError, match="a process that draws samples has ended"):
+        train(recipe(root), tmp_path / "run", workers=1)
 
 
 class MortalDrawer(Drawer):
@@ -176,14 +196,35 @@ def test_samples_that_cannot_be_shared_are_refused() -> None:
 
 
 def test_every_process_takes_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.setenv(name, "2")
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UsageError, match="a device of its own"), joined("cuda:0"):
         pass
     with pytest.raises(DeviceError, match="2 processes for 1 CUDA devices"), joined("auto"):
         pass
+
+
+def test_processes_that_lack_what_torchrun_says_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(UsageError, match="LOCAL_RANK, LOCAL_WORLD_SIZE is not set"), joined("cpu"):
+        pass
+    monkeypatch.delenv("WORLD_SIZE")
+    assert is_first()  # a rank without others says nothing
+
+
+def test_processes_that_find_different_checkpoints_are_refused(root: Path, tmp_path: Path) -> None:
+    """As on machines that do not share the run folder."""
+
+    class Apart(Processes):
+        def agreed(self, value: float) -> float:
+            return value / 2
+
+    train(recipe(root), tmp_path / "run", stop_at=2)
+    with pytest.raises(TrainingError, match="not all processes find the same checkpoint"):
+        training._train(recipe(root), tmp_path / "run", Apart(torch.device("cpu")), 0, 6, lambda *_: None, print)
 
 
 def test_one_process_has_its_gradients_as_they_are() -> None:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from pancrafter_cli.data.config import TrainConfig, fine_tuning, read_config, re
 from pancrafter_cli.errors import ModelError, OutputError, PancrafterError, TrainingError, UsageError
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.runtime.torch_runner import TorchRunner
+from pancrafter_cli.tasks import train as training
 from pancrafter_cli.tasks.checkpoint import restore_checkpoint, written_whole
 from pancrafter_cli.tasks.course import Course
 from pancrafter_cli.tasks.eval_options import EvalOptions, contestants
@@ -318,6 +321,23 @@ def test_a_run_that_cannot_begin_leaves_no_folder(root: Path, tmp_path: Path) ->
         with pytest.raises(PancrafterError):
             train(replace(recipe(root), **wrong), tmp_path / "runs" / "x")  # type: ignore[arg-type]
         assert not (tmp_path / "runs").exists()
+
+
+def test_the_first_validation_takes_of_the_time_of_a_run(
+    held_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a run would end later the larger its held-out scenes are."""
+    passed = [0.0]
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: passed[0]))
+    looked = training.examine
+
+    def slowly(*given: Any) -> Any:
+        passed[0] += 3600
+        return looked(*given)
+
+    monkeypatch.setattr(training, "examine", slowly)
+    config = recipe(held_out, validate=("val-*",), steps=1000, minutes=30.0)
+    assert train(config, tmp_path / "run").step == 1
 
 
 def test_a_run_folder_that_is_a_file_is_refused_before_scenes_are_read(root: Path, tmp_path: Path) -> None:

@@ -469,7 +469,7 @@ def test_half_a_pair_and_broken_products_are_damaged_scenes(tmp_path: Path) -> N
     for number in range(6):
         (root / f"heights-{number}").mkdir()
         shutil.copy(root / "a" / "pan.tif", root / f"heights-{number}" / "dem.tif")
-    with pytest.raises(TrainingError, match=r"2 of 3 scenes cannot be read: b: .*has pan\.tif and no ms\.tif; c: "):
+    with pytest.raises(TrainingError, match=r"2 of 3 scenes cannot be used: b: .*has pan\.tif and no ms\.tif; c: "):
         gather_sources(recipe(root))
 
 

@@ -73,7 +73,7 @@ def test_a_few_unreadable_scenes_are_left_out(root: Path) -> None:
 def test_more_than_a_quarter_unreadable_stops(root: Path) -> None:
     for name in ("d", "e"):
         break_file(root / name / "ms.tif")
-    with pytest.raises(TrainingError, match=r"2 of 5 scenes cannot be read: d: .*e: "):
+    with pytest.raises(TrainingError, match=r"2 of 5 scenes cannot be used: d: .*e: "):
         gather_sources(recipe(root))
 
 

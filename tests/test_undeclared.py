@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pancrafter_cli import sharpen
 from pancrafter_cli.errors import PancrafterError, RasterError
 from pancrafter_cli.raster.undeclared import find_fill
+from pancrafter_cli.tasks.inspect import inspect_scene
 from tests.pairs import write_pair
 
 
@@ -40,6 +41,9 @@ def test_a_fill_value_is_named_with_what_to_do(tmp_path: Path, pair: tuple[Path,
         sharpen(*pair, out, method="exp")
     assert not out.exists()
     assert "--nodata=65535" in raised.value.hint
+    with pytest.raises(RasterError, match="65535"):
+        inspect_scene(pair[0], [pair[1]])
+    assert inspect_scene(pair[0], [pair[1]], nodata=65535).valid == pytest.approx(0.96)
     assert sharpen(*pair, out, method="exp", nodata=65535).valid == pytest.approx(0.96)
     assert sharpen(*pair, out, method="exp", nodata="declared", overwrite=True).valid == 1
     with pytest.raises(PancrafterError, match="65535"):  # no collar, for white ones may be clouds

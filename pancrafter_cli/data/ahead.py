@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -41,7 +41,7 @@ def drawn_ahead(drawer: Drawer, first: int, last: int, workers: int = 0) -> Gene
     """The batches of the steps first..last-1, by so many processes, or by a thread where that is 0.
 
     A step's samples follow from the seed and the step alone, wherever a run was interrupted and whoever draws them.
-    Raises as `SourcePool.draw`, and TrainingError when a process ends before its time.
+    Raises as `SourcePool.draw`; for processes that end before their time see `lost_drawers_told`.
     """
     batches = _by_processes(drawer, range(first, last), workers) if workers else _by_thread(drawer, range(first, last))
     with closing(batches):
@@ -66,22 +66,28 @@ def _by_processes(drawer: Drawer, steps: range, workers: int) -> Generator[Batch
         prefetch_factor=_AHEAD,
         collate_fn=_as_it_is,
     )
-    for drawn in _watched(iter(loader)):
+    for drawn in loader:
         if isinstance(drawn, PancrafterError):
             raise drawn
         yield drawn
 
 
-def _watched(drawn: Iterator[Batch | PancrafterError]) -> Iterator[Batch | PancrafterError]:
-    """What the processes draw. Raises TrainingError in place of torch's RuntimeError when one has vanished."""
+@contextmanager
+def lost_drawers_told() -> Iterator[None]:
+    """Raise TrainingError in place of torch's RuntimeError when a drawing process has vanished.
+
+    torch raises that wherever this process happens to be, in the middle of a step for the most part.
+    """
     try:
-        yield from drawn
+        yield
     except RuntimeError as error:
-        if "worker" not in str(error):
+        text = str(error).splitlines()[0]
+        if not text.startswith("DataLoader worker (pid"):
             raise
         raise TrainingError(
-            f"a process that draws samples has ended: {str(error).splitlines()[0]}",
-            "each needs memory of its own: give fewer --workers, or more memory",
+            f"a process that draws samples has ended: {text}",
+            "each needs memory of its own: give fewer --workers, or more memory; the same command goes on from the "
+            "last checkpoint",
         ) from error
 
 

@@ -17,7 +17,8 @@ from pancrafter_cli.geometry.inputs import NetworkInputs
 
 MOST_UNREADABLE = 0.25  # share of the scenes, or of a file's patches, beyond which training stops
 _OF_SAMPLES, _OF_PARTS = 1, 2  # what a generator is for, the last word of its seed
-_PARTS, _SAMPLES_TOGETHER = 16, 128  # parts of large scenes in memory, and samples drawn before there are others
+# Parts of large scenes in memory, and samples and steps before there are others. Processes that draw read their own.
+_PARTS, _SAMPLES_TOGETHER, _STEPS_TOGETHER = 16, 128, 16
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class SourcePool:
         self.weights = source_weights(self.sources, config)
         self._config = config
         self._in_parts = np.array([isinstance(source, SceneParts) for source in self.sources])
-        self._steps_together = max(1, _SAMPLES_TOGETHER // config.samples_per_step)
+        self._steps_together = max(_STEPS_TOGETHER, _SAMPLES_TOGETHER // config.samples_per_step)
         self._together: tuple[int, tuple[Source, ...]] = -1, ()
         self._failed: dict[tuple[int, int], Skipped] = {}
         self._empty = {(k, i) for k, source in enumerate(self.sources) for i in getattr(source, "empty", ())}

@@ -50,8 +50,8 @@ def gather_sources(config: TrainConfig) -> Gathered:
         used.append(entry)
     if unreadable > MOST_UNREADABLE * scenes:
         raise TrainingError(
-            f"{unreadable} of {scenes} scenes cannot be read: {_listed(skipped)}",
-            "repair them, or leave them out with `exclude`",
+            f"{unreadable} of {scenes} scenes cannot be used: {_listed(skipped)}",
+            "repair them, or leave them out with `exclude`; gdal_edit.py -a_nodata declares a fill value",
         )
     sources += synthetic_sources(config)
     if not sources:

@@ -97,6 +97,11 @@ def place(pan: RasterFile, ms: BandStack, options: SceneOptions, dem: Dem | None
         return _orthorectified(pan, ms, dem)
     _check_orthorectified(pan, ms, options)
     if not pan.placed and not ms.placed:
+        if pan.grid.crs_wkt and ms.grid.crs_wkt and not same_crs(pan.grid.crs_wkt, ms.grid.crs_wkt):
+            raise GeometryError(
+                f"{pan.path} and {ms.path} are in different CRSs, and no transform says where they lie",
+                "assign their places: gdal_edit.py -a_ullr ULX ULY LRX LRY FILE",
+            )
         return Placement(pan, pan.grid, ms, _told_grid(pan.grid, ms.grid, options))
     if options.ratio is not None or options.ms_origin is not None:
         raise UsageError(

@@ -90,19 +90,23 @@ def _recognised(where: str, files: list[Path]) -> ProductFiles | None:
 
 def _check_alone(where: str, found: ProductFiles, files: list[Path]) -> None:
     """Raise RasterError when scenes lie beside the folder of the one that was found, whose layout came first."""
-    own = Path(os.path.commonpath([path.parent for path in (found.pan, *found.ms)]))
-    others = [path for path in files if not path.is_relative_to(own)]
-    try:
-        other = _recognised(where, others)
-    except RasterError:
-        another = True  # or several
-    else:
-        another = other is not None and other.layout != GUESSED
-    if another:
-        raise RasterError(
-            f"{where}: holds more than one scene: {found.layout} in {own}, and others beside it",
-            "give the folder of one of them, or sharpen all with `pancrafter batch`",
-        )
+    own = Path(os.path.commonpath([path.absolute().parent for path in (found.pan, *found.ms)]))
+    beside: dict[Path, list[Path]] = {}
+    for path in files:
+        if not path.absolute().is_relative_to(own):
+            above = Path(os.path.commonpath([own, path.absolute()]))
+            first = path.absolute().relative_to(above).parts[0]
+            beside.setdefault(above / first, []).append(path)
+    for folder, others in beside.items():
+        try:
+            other = _recognised(where, others)
+        except RasterError:
+            continue  # parts of a scene, or what is none
+        if other is not None and other.layout != GUESSED:
+            raise RasterError(
+                f"{where}: holds more than one scene: {found.layout} in {own}, and {other.layout} in {folder}",
+                "give the folder of one of them, or sharpen all with `pancrafter batch`",
+            )
 
 
 def scene_in(folder: Path) -> ProductFiles:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
@@ -163,8 +164,10 @@ def _time(text: str) -> datetime | None:
 def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
     """(GeoJSON geometry, bbox) of a grid in longitude and latitude; cut in two where it crosses the antimeridian.
 
-    Raises GeometryError when PROJ knows no way.
+    Raises GeometryError when the grid has no transform, or PROJ knows no way.
     """
+    if grid.transform.almost_equals(Affine.identity()):
+        raise GeometryError("nothing says where on Earth the product lies", "leave out --stac")
     steps = np.linspace(0, 1, _EDGE_POINTS, endpoint=False)
     # Counterclockwise, as GeoJSON wants it, for a grid with north up: down the left, along the bottom, up, and back.
     corners = [(0, 0), (0, grid.height), (grid.width, grid.height), (grid.width, 0)]

@@ -69,7 +69,20 @@ class Processes:
 
 def is_first() -> bool:
     """Whether this process is the only one, or the first of those that `torchrun` started."""
-    return os.environ.get("RANK", "0") == "0"
+    return not _several() or os.environ["RANK"] == "0"
+
+
+def _several() -> bool:
+    """Whether `torchrun` started this process with others. Raises UsageError when something else seems to have."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return False
+    missing = [name for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE") if name not in os.environ]
+    if missing:
+        raise UsageError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set",
+            "start the processes with torchrun, or unset WORLD_SIZE",
+        )
+    return True
 
 
 @contextmanager
@@ -79,7 +92,7 @@ def joined(device: str) -> Iterator[Processes]:
     device: as for `pick_device`. Raises UsageError and DeviceError, also when there are fewer devices than processes,
     and InstallError where several processes lack Lightning Fabric.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not _several():
         yield Processes(pick_device(device))
         return
     here = int(os.environ["LOCAL_WORLD_SIZE"])

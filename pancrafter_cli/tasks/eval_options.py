@@ -160,7 +160,7 @@ def _check_scenes(scenes: Sequence[Path]) -> None:
     for path, place in zip(scenes, places, strict=True):
         if places.count(place) > 1:
             raise UsageError(f"{path}: given twice", "name every scene once")
-        if [other.name for other in places].count(place.name) > 1:
+        if [other.name for other in scenes].count(path.name) > 1:
             raise UsageError(f"{path}: another scene is called {path.name} too", "give their folders different names")
 
 

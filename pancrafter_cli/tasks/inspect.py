@@ -22,6 +22,7 @@ from pancrafter_cli.raster.products import find_product
 from pancrafter_cli.raster.register import Registration, judge, register_locally
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.raster.statistics import MtfSource
+from pancrafter_cli.raster.undeclared import check_fill
 from pancrafter_cli.tasks.fusers import check_ratio
 from pancrafter_cli.tasks.memory import estimate_memory, pick_tile
 from pancrafter_cli.tasks.tiles import DEFAULT_BLEND, DEFAULT_HALO
@@ -101,6 +102,8 @@ def inspect_scene(
 
         tile = pick_tile(memory, None, None)
         tiling = Tiling(tile, DEFAULT_HALO, DEFAULT_BLEND)
+        if not scene.nodata_told:
+            check_fill(scene)
         windows = window_shifts(scene)
         shift = judge(summarise(windows))
         registered = scene.with_shift(shift.dx, shift.dy) if shift.applied else scene

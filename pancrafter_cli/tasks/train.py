@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-from pancrafter_cli.data.ahead import Drawer, drawn_ahead
+from pancrafter_cli.data.ahead import Drawer, drawn_ahead, lost_drawers_told
 from pancrafter_cli.data.batches import Skipped, SourcePool
 from pancrafter_cli.data.config import TrainConfig
 from pancrafter_cli.data.gather import gather_sources
-from pancrafter_cli.errors import OutputError, UsageError
+from pancrafter_cli.errors import OutputError, TrainingError, UsageError
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.runtime.cpu import usable_cores
 from pancrafter_cli.runtime.processes import Processes, joined
@@ -86,7 +86,7 @@ def train(
     if workers is not None and workers < 0:
         raise UsageError(f"--workers {workers}: expected a number of processes from 0 up", "leave it out")
     last = config.steps if stop_at is None else min(stop_at, config.steps)
-    with joined(device) as processes:
+    with joined(device) as processes, lost_drawers_told():
         drawing = _workers(processes) if workers is None else workers
         return _train(config, run, processes, drawing, last, progress, warn)
 
@@ -105,6 +105,11 @@ def _train(
     learner = start_learner(config, processes)
     _check_folder(folder)
     restore_checkpoint(folder, config, learner)
+    if processes.agreed(learner.step) != learner.step:
+        raise TrainingError(
+            f"{folder}: not all processes find the same checkpoint in it",
+            "the run folder must be one that all machines share",
+        )
     gathered = gather_sources(config)
     drawer = Drawer(SourcePool(gathered.sources, config), processes.rank, processes.count)
     left_out = _LeftOut(warn)
@@ -127,10 +132,11 @@ def _train(
 
 def _check_folder(folder: Path) -> None:
     """Raise OutputError when a run folder can neither be used nor made; scenes may take long to read."""
-    place = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
-    if not place.is_dir():
+    # os.path, unlike Path, calls a name that may not be looked at one that does not exist.
+    place = next((p for p in (folder, *folder.absolute().parents) if os.path.exists(p)), folder)  # noqa: PTH110
+    if not os.path.isdir(place):  # noqa: PTH112
         raise OutputError(f"{folder}: {place} is not a folder", "choose another --run")
-    if not os.access(place, os.W_OK):
+    if not os.access(place, os.W_OK | os.X_OK):
         raise OutputError(f"{folder}: {place} cannot be written to", "choose another --run")
 
 
@@ -163,8 +169,22 @@ class _LeftOut:
 def _steps(
     config: TrainConfig, learner: Learner, drawer: Drawer, workers: int, last: int, left_out: _LeftOut
 ) -> Generator[bool, None, None]:
-    """Train up to step `last`, or until the time is over; after each step, whether it was the last one."""
-    began = time.monotonic() - learner.seconds
+    """Train up to step `last`, or until the time is over; after each step, whether it was the last one.
+
+    The time runs from this call on.
+    """
+    return _taken(config, learner, drawer, workers, last, left_out, time.monotonic() - learner.seconds)
+
+
+def _taken(
+    config: TrainConfig,
+    learner: Learner,
+    drawer: Drawer,
+    workers: int,
+    last: int,
+    left_out: _LeftOut,
+    began: float,
+) -> Generator[bool, None, None]:
     first = last if is_finished(config, learner) else learner.step
     with closing(drawn_ahead(drawer, first, last, workers)) as batches:
         for batch in batches:
