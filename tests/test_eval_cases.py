@@ -18,6 +18,7 @@ from pancrafter_cli.errors import PancrafterError, RasterError, TrainingError, U
 from pancrafter_cli.geometry.sensors import expected_peak, mtf_of
 from pancrafter_cli.raster.align import SceneOptions
 from pancrafter_cli.raster.products import scene_in
+from pancrafter_cli.tasks.eval_cases import cases
 from pancrafter_cli.tasks.eval_options import EvalOptions, EvalResult, contestants
 from pancrafter_cli.tasks.eval_report import curve_tables, write_evaluation
 from pancrafter_cli.tasks.evaluate import evaluate
@@ -172,12 +173,9 @@ def test_a_scene_counts_once(scene: Path, tmp_path: Path) -> None:
 def test_the_part_that_is_reduced_is_whole_blocks(tmp_path: Path, ratio: int, size: int, length: int) -> None:
     write_pair(tmp_path / "s", seed=1, pan_size=64 * ratio, ratio=ratio, bands=2)
     options = EvalOptions((tmp_path / "s",), contestants(["exp"]), ("reduced",), size=size)
-    with ExitStack() as stack:
-        stack.enter_context(pytest.MonkeyPatch.context()).setattr(
-            "pancrafter_cli.tasks.evaluate._run_case", lambda case, _: ([case], {})
-        )
-        (case,) = evaluate(options).rows
-    assert case.pair.truth.shape == (2, length, length)  # type: ignore[attr-defined]
+    (case,) = cases(tmp_path / "s", options)
+    assert case.pair is not None
+    assert np.shape(case.pair.truth) == (2, length, length)
 
 
 def test_a_scene_too_small_for_whole_blocks_is_told_in_these(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pancrafter_cli.errors import GeometryError, UsageError
 from pancrafter_cli.geometry.grid import SAME_PLACE, Grid, grid_map, is_axis_aligned, overlap
 from pancrafter_cli.raster.crs import same_crs
 from pancrafter_cli.raster.dem import Dem
-from pancrafter_cli.raster.inputs import Nodata, RasterFile
+from pancrafter_cli.raster.inputs import Nodata, RasterFile, tell_nodata
 from pancrafter_cli.raster.ortho import Ground, OrthoMap, SensorImage, ortho_grids, ortho_notices
 from pancrafter_cli.raster.stack import BandStack, Readable
 from pancrafter_cli.raster.turns import turned_to
@@ -202,17 +202,14 @@ def _tell(pan: RasterFile, ms: BandStack, options: SceneOptions) -> None:
     """Apply what the user says of nodata and band names. Raises UsageError for a value that no pixel can have."""
     if options.band_names:
         ms.name_bands(options.band_names)
-    if options.nodata == "auto":
-        pan.detect_collar()
-        ms.detect_collar()
-    elif options.nodata is not None and options.nodata != "declared":
-        pan.assume_nodata(options.nodata)
-        ms.assume_nodata(options.nodata)
-        if all(value is None for value in (*pan.nodata, *ms.nodata)):
-            raise UsageError(
-                f"--nodata {options.nodata:g}: no pixel of {pan.dtype} (PAN) or {ms.dtype} (MS) can have this value",
-                "give a value in DN that the files hold (gdalinfo -stats shows their range)",
-            )
+    tell_nodata(pan, options.nodata)
+    tell_nodata(ms, options.nodata)
+    told = options.nodata if isinstance(options.nodata, int | float) else None
+    if told is not None and all(value is None for value in (*pan.nodata, *ms.nodata)):
+        raise UsageError(
+            f"--nodata {told:g}: no pixel of {pan.dtype} (PAN) or {ms.dtype} (MS) can have this value",
+            "give a value in DN that the files hold (gdalinfo -stats shows their range)",
+        )
 
 
 def _check_orthorectified(pan: RasterFile, ms: BandStack, options: SceneOptions) -> None:

@@ -10,7 +10,7 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 
-from pancrafter_cli.raster.inputs import Nodata, open_raster
+from pancrafter_cli.raster.inputs import Nodata, open_raster, tell_nodata
 
 
 def read_array(path: Path, nodata: Nodata | None = None) -> NDArray[np.float32]:
@@ -19,7 +19,7 @@ def read_array(path: Path, nodata: Nodata | None = None) -> NDArray[np.float32]:
     Raises RasterError when it cannot be read.
     """
     with closing(open_raster(path)) as file:
-        file.tell_nodata(nodata)
+        tell_nodata(file, nodata)
         image, valid = file.read(0, 0, *file.grid.shape)
     return np.where(valid, image, np.float32(np.nan))
 

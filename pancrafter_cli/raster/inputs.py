@@ -9,7 +9,7 @@ import stat
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import rasterio
@@ -54,6 +54,24 @@ _FLOAT_OPAQUE = (1.0, 255.0, 32767.0, 65535.0)
 # Interpretations that would be wrong or unwritable on a sharpened band.
 _NOT_CARRIED = (ColorInterp.alpha, ColorInterp.palette)
 _REMEDY = {"int8": "Int16", "uint32": "Float32", "int32": "Float32", "int64": "Float64", "uint64": "Float64"}
+
+
+class Tellable(Protocol):
+    """A raster that can be told which of its pixels hold no data."""
+
+    def assume_nodata(self, value: float) -> None:
+        """Treat a value (DN) as nodata from now on."""
+
+    def detect_collar(self) -> None:
+        """Treat an undeclared collar as nodata from now on."""
+
+
+def tell_nodata(raster: Tellable, nodata: Nodata | None) -> None:
+    """Apply what the user says of nodata."""
+    if nodata == "auto":
+        raster.detect_collar()
+    elif nodata is not None and nodata != "declared":
+        raster.assume_nodata(nodata)
 
 
 class RasterFile:
@@ -111,13 +129,6 @@ class RasterFile:
     def placed(self) -> bool:
         """Whether the file has a transform; one with a CRS alone says in which system it lies, but not where."""
         return not self.grid.transform.almost_equals(Affine.identity())
-
-    def tell_nodata(self, nodata: Nodata | None) -> None:
-        """Apply what the user says of nodata."""
-        if nodata == "auto":
-            self.detect_collar()
-        elif nodata is not None and nodata != "declared":
-            self.assume_nodata(nodata)
 
     def assume_nodata(self, value: float) -> None:
         """Treat `value` (DN) as nodata of every band from now on."""

@@ -132,8 +132,7 @@ def register(
     nothing in common, RasterError when a file cannot be read or holds an undeclared fill value, and UsageError for a
     shift that is not finite.
     """
-    if not scene.nodata_told:
-        check_fill(scene)
+    check_fill(scene)
     return register_locally(*_register_as_a_whole(scene, choice), local)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +29,19 @@ class Fill:
     others: tuple[float, float]
 
 
-def check_fill(scene: Measurable) -> None:
-    """Raise RasterError when PAN or MS hold what looks like a fill value; a part of a large scene is looked at."""
+class Fillable(Measurable, Protocol):
+    """A scene that knows whether the user has said which pixels hold no data."""
+
+    nodata_told: bool
+
+
+def check_fill(scene: Fillable) -> None:
+    """Raise RasterError when PAN or MS hold what looks like a fill value, and the user has not said what is none.
+
+    A part of a large scene is looked at.
+    """
+    if scene.nodata_told:
+        return
     ms, pan = [], []
     for window in measuring_windows(scene)[0]:
         image, valid = scene.read_ms(*window)
@@ -46,8 +58,9 @@ def check_fill(scene: Measurable) -> None:
             raise RasterError(
                 f"{name}: {100 * found.share:.2g} % of the pixels are {found.value:g}, far from all others "
                 f"({low:.4g} to {high:.4g}), and nothing declares that as nodata",
-                f"if they hold no data, give --nodata={found.value:g}; if they do, --nodata declared takes the files "
-                "at their word",
+                f"if they hold no data, give --nodata={found.value:g} for PAN and MS, or declare it in the file alone "
+                f"(gdal_edit.py -a_nodata {found.value:g} FILE); if they do, --nodata declared takes the files at "
+                "their word",
             )
 
 

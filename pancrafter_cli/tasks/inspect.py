@@ -102,8 +102,7 @@ def inspect_scene(
 
         tile = pick_tile(memory, None, None)
         tiling = Tiling(tile, DEFAULT_HALO, DEFAULT_BLEND)
-        if not scene.nodata_told:
-            check_fill(scene)
+        check_fill(scene)
         windows = window_shifts(scene)
         shift = judge(summarise(windows))
         registered = scene.with_shift(shift.dx, shift.dy) if shift.applied else scene

@@ -113,7 +113,8 @@ def _train(
     gathered = gather_sources(config)
     drawer = Drawer(SourcePool(gathered.sources, config), processes.rank, processes.count)
     left_out = _LeftOut(warn)
-    steps = _steps(config, learner, drawer, workers, last, left_out)
+    began = time.monotonic() - learner.seconds  # the first validation takes of the time, too
+    steps = _steps(config, learner, drawer, workers, last, left_out, began)
     if not processes.first:
         for _ in steps:
             pass
@@ -167,24 +168,9 @@ class _LeftOut:
 
 
 def _steps(
-    config: TrainConfig, learner: Learner, drawer: Drawer, workers: int, last: int, left_out: _LeftOut
+    config: TrainConfig, learner: Learner, drawer: Drawer, workers: int, last: int, left_out: _LeftOut, began: float
 ) -> Generator[bool, None, None]:
-    """Train up to step `last`, or until the time is over; after each step, whether it was the last one.
-
-    The time runs from this call on.
-    """
-    return _taken(config, learner, drawer, workers, last, left_out, time.monotonic() - learner.seconds)
-
-
-def _taken(
-    config: TrainConfig,
-    learner: Learner,
-    drawer: Drawer,
-    workers: int,
-    last: int,
-    left_out: _LeftOut,
-    began: float,
-) -> Generator[bool, None, None]:
+    """Train up to step `last`, or until the time since `began` is over; after each step, whether it was the last."""
     first = last if is_finished(config, learner) else learner.step
     with closing(drawn_ahead(drawer, first, last, workers)) as batches:
         for batch in batches:
