@@ -372,6 +372,41 @@ def test_the_recipe_of_a_run_gives_the_same_run(root: Path, tmp_path: Path) -> N
     assert same(weights(one.model), weights(other.model))
 
 
+def test_nodata_of_the_scenes_is_of_the_recipe(held_out: Path, tmp_path: Path) -> None:
+    """A fill value that nothing declares: refused, told on the command line, kept by the run, checked on resuming."""
+    for scene in held_out.iterdir():
+        for name in ("pan.tif", "ms.tif"):
+            with rasterio.open(scene / name, "r+") as file:
+                image = file.read()
+                image[:, : image.shape[1] // 4] = 65535
+                file.write(image)
+    path = tmp_path / "r.toml"
+    path.write_text(recipe_text(recipe(held_out, steps=2, validate=("val-*",))))
+    command = ["train", str(path), "--run", str(tmp_path / "run")]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 1
+    assert "65535, far from all others" in str(refused.exception)
+    told = CliRunner().invoke(app, [*command, "--nodata", "65535"])
+    assert told.exit_code == 0, told.output
+    assert read_config(tmp_path / "run" / "recipe.toml").nodata == 65535.0
+    rows = list(csv.DictReader((tmp_path / "run" / "validation.csv").open()))
+    assert max(float(row["exp_ergas"]) for row in rows if row["exp_ergas"]) < 30
+    changed = CliRunner().invoke(app, [*command, "--nodata", "auto"])
+    assert changed.exit_code == 1
+    assert "nodata: 65535.0, now auto" in str(changed.exception)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_no_number_is_no_nodata_of_a_recipe(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text(recipe_text(CONFIG))
+    with pytest.raises(UsageError, match=f"--nodata {value}: NaN and infinity"):
+        read_config(path, nodata=float(value))
+    path.write_text(f"nodata = {value}\n" + recipe_text(CONFIG))
+    with pytest.raises(UsageError, match="nodata: NaN and infinity"):
+        read_config(path)
+
+
 @pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.toml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_every_shipped_recipe_reads_and_survives_being_written(path: Path, tmp_path: Path) -> None:
     config = read_config(path)

@@ -205,6 +205,33 @@ def test_gaps_everywhere_are_refused_with_the_remedy(tmp_path: Path) -> None:
     assert "patch" in caught.value.hint
 
 
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("reference", [False, True])
+def test_a_fill_value_that_is_told_counts_as_declared(
+    tmp_path: Path, request: pytest.FixtureRequest, large: bool, reference: bool
+) -> None:
+    if large:
+        request.getfixturevalue("small_is_large")
+    truth = write_pair(tmp_path / "s", seed=1, pan_size=256, ratio=4, bands=3)
+    collar(tmp_path / "s")
+    if reference:
+        with rasterio.open(tmp_path / "s" / "pan.tif") as pan:
+            facts = pan.profile | {"count": 3, "dtype": "float32"}
+        truth[:, :, :40] = 0
+        with rasterio.open(tmp_path / "s" / "gt.tif", "w", **facts) as file:
+            file.write(truth.astype(np.float32))
+    silent = shutil.copytree(tmp_path / "s", tmp_path / "silent")
+    for path in silent.glob("*.tif"):
+        with edited(path, nodata=None):
+            pass
+    declared, told = load_sources(tmp_path / "s", BOTH, 16), load_sources(silent, BOTH, 16, 0.0)
+    for source, before in zip(told, declared, strict=True):
+        assert source.pixels == before.pixels
+        np.testing.assert_array_equal(source.image(1).places, before.image(1).places)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(source.image(1).truth, before.image(1).truth)
+    assert load_sources(silent, BOTH, 16)[0].pixels > 1.3 * declared[0].pixels
+
+
 def test_one_kind_can_be_left(tmp_path: Path) -> None:
     """Where 48 PAN pixels are valid side by side, 48 MS pixels need not be."""
     write_pair(tmp_path / "s", seed=1, pan_size=256, ratio=4, bands=3)

@@ -32,6 +32,7 @@ def command(
         help="Folder with one folder per scene (pan.tif and ms.tif, or a product) and PanCollection files (train*.h5).",
     ),
     start_from: str | None = typer.Option(None, "--from", help="Start from this model's weights (name or path)."),
+    nodata: opt.Nodata = None,
     minutes: float | None = typer.Option(None, help="Time for the run; the learning rate falls to 0 by its end."),
     device: opt.Device = "auto",
     workers: int | None = typer.Option(
@@ -45,12 +46,14 @@ def command(
     from tqdm import tqdm
 
     from pancrafter_cli.data.config import fine_tuning, read_config
+    from pancrafter_cli.raster.align import parse_nodata
     from pancrafter_cli.runtime.installed import require
 
+    fill = parse_nodata(nodata)
     if config is not None:
-        recipe = read_config(config, scenes, start_from, minutes)
+        recipe = read_config(config, scenes, start_from, minutes, fill)
     elif start_from is not None:
-        recipe = fine_tuning(start_from, scenes, minutes)
+        recipe = fine_tuning(start_from, scenes, minutes, fill)
     else:
         raise UsageError(
             "neither a recipe nor a model to start from is given",

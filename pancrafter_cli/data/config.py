@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from pancrafter_cli.data.samples import SampleOptions
 from pancrafter_cli.errors import UsageError
 from pancrafter_cli.networks.config import PanCrafterConfig
+from pancrafter_cli.raster.inputs import Nodata
 from pancrafter_cli.raster.products import holds_rasters
 from pancrafter_cli.zoo import read_spec, resolve
 
@@ -25,6 +26,7 @@ PATCH_FILES = "train*.h5"  # PanCollection's valid*.h5 and test*.h5 lie beside t
 # What a resumed run may do differently: where its scenes lie, how often it saves and validates, and how long it is.
 _FREE = ("scenes", "checkpoint_minutes", "validate_minutes", "steps", "minutes")
 _TABLES = ("network", "sample")
+_NO_NUMBER = "NaN and infinity are never taken for data"
 _FINE_TUNING = Path(__file__).parent / "recipes" / "finetune.toml"
 
 
@@ -33,7 +35,8 @@ class TrainConfig:
     """One training run.
 
     scenes: folder of scene folders and PanCollection files; include/exclude: name patterns; validate: patterns of
-    scene folders that are held out and scored; wald_only: patterns of scenes that give no resynthesised pairs.
+    scene folders that are held out and scored; wald_only: patterns of scenes that give no resynthesised pairs; nodata:
+    of all scenes, as of `SceneOptions`.
     simulated_scenes, dead_leaves: how many scenes are made up besides. start_from: name or path of a model of the
     same network whose weights are the start. weights: how often a kind is drawn per pixel; scene_weights: factors by
     name pattern. size_power: 1 draws in proportion to pixels, 0 every source equally. batch: samples in one pass;
@@ -52,6 +55,7 @@ class TrainConfig:
     exclude: tuple[str, ...] = ()
     validate: tuple[str, ...] = ()
     wald_only: tuple[str, ...] = ()
+    nodata: Nodata | None = None
     simulated_scenes: int = 0
     dead_leaves: int = 0
     weights: dict[str, float] = field(default_factory=lambda: {"wald": 3.0, "resynthesised": 1.0})
@@ -82,7 +86,9 @@ class TrainConfig:
             raise ValueError("steps, batch and accumulate must be positive, warmup and seed not negative")
         if min(self.simulated_scenes, self.dead_leaves) < 0:
             raise ValueError("simulated_scenes and dead_leaves must not be negative")
-        numbers = {n: v for n, v in vars(self).items() if isinstance(v, float)}
+        if isinstance(self.nodata, float) and not math.isfinite(self.nodata):
+            raise ValueError(f"nodata: {_NO_NUMBER}")
+        numbers = {n: v for n, v in vars(self).items() if isinstance(v, float) and n != "nodata"}
         for name, value in numbers.items():
             if not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} must be a number from 0 up")
@@ -155,14 +161,20 @@ class TrainConfig:
 
 
 def read_config(
-    path: Path, scenes: str | None = None, start_from: str | None = None, minutes: float | None = None
+    path: Path,
+    scenes: str | None = None,
+    start_from: str | None = None,
+    minutes: float | None = None,
+    nodata: Nodata | None = None,
 ) -> TrainConfig:
     """Read a TOML file; the other arguments override it. Raises UsageError naming what is wrong and where."""
     config = _checked(_read_toml(path), str(path))
-    return _overridden(config, scenes, start_from, minutes)
+    return _overridden(config, scenes, start_from, minutes, nodata)
 
 
-def fine_tuning(start_from: str, scenes: str | None = None, minutes: float | None = None) -> TrainConfig:
+def fine_tuning(
+    start_from: str, scenes: str | None = None, minutes: float | None = None, nodata: Nodata | None = None
+) -> TrainConfig:
     """The shipped recipe for going on with a model on own scenes: its network, a small learning rate, a time budget.
 
     Raises UsageError for an unknown model, ModelError for a damaged one.
@@ -172,14 +184,14 @@ def fine_tuning(start_from: str, scenes: str | None = None, minutes: float | Non
     raw = _read_toml(_FINE_TUNING)
     raw |= {"name": f"{spec.name}-tuned", "network": network}
     raw["sample"] = raw.get("sample", {}) | {"bands": spec.bands}
-    return _overridden(_checked(raw, str(_FINE_TUNING)), scenes, start_from, minutes)
+    return _overridden(_checked(raw, str(_FINE_TUNING)), scenes, start_from, minutes, nodata)
 
 
 def recipe_text(config: TrainConfig) -> str:
     """A configuration as TOML that `read_config` reads back."""
     facts = asdict(config)
     tables = {name: facts.pop(name) for name in _TABLES}
-    lines = [f"{name} = {_toml(value)}" for name, value in facts.items()]
+    lines = [f"{name} = {_toml(value)}" for name, value in facts.items() if value is not None]
     for name, table in tables.items():
         lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
     return "\n".join(lines) + "\n"
@@ -208,14 +220,23 @@ def _checked(raw: dict[str, Any], where: str) -> TrainConfig:
     return replace(config, sample=replace(config.sample, matched=config.network.pan == "matched"))
 
 
-def _overridden(config: TrainConfig, scenes: str | None, start_from: str | None, minutes: float | None) -> TrainConfig:
+def _overridden(
+    config: TrainConfig,
+    scenes: str | None,
+    start_from: str | None,
+    minutes: float | None,
+    nodata: Nodata | None,
+) -> TrainConfig:
     if minutes is not None and not 0 < minutes < math.inf:
         raise UsageError(f"--minutes {minutes:g}: expected a time above 0", "leave it out to train for all steps")
+    if isinstance(nodata, float) and not math.isfinite(nodata):
+        raise UsageError(f"--nodata {nodata:g}: {_NO_NUMBER}", "leave it out")
     return replace(
         config,
         scenes=config.scenes if scenes is None else scenes,
         start_from=config.start_from if start_from is None else start_from,
         minutes=config.minutes if minutes is None else minutes,
+        nodata=config.nodata if nodata is None else nodata,
     )
 
 

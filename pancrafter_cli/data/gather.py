@@ -51,7 +51,7 @@ def gather_sources(config: TrainConfig) -> Gathered:
     if unreadable > MOST_UNREADABLE * scenes:
         raise TrainingError(
             f"{unreadable} of {scenes} scenes cannot be used: {_listed(skipped)}",
-            "repair them, or leave them out with `exclude`; gdal_edit.py -a_nodata declares a fill value",
+            "repair them, or leave them out with `exclude`; --nodata names a fill value that all of them have",
         )
     sources += synthetic_sources(config)
     if not sources:
@@ -74,7 +74,7 @@ def _open(entry: Path, config: TrainConfig) -> list[AnySource]:
             rows, cols = found[0].shape[1:]
             raise TrainingError(f"its patches of {rows} x {cols} pixels are too small for {patch}", "lower `patch`")
     else:
-        found = [*load_sources(entry, config.kinds_of(entry.name), patch)]
+        found = [*load_sources(entry, config.kinds_of(entry.name), patch, config.nodata)]
     wrong = next((s.shape[0] for s in found if s.shape[0] != bands), None)
     if wrong is not None and not config.sample.shuffle_bands:
         raise TrainingError(f"has {wrong} bands, but the recipe keeps the order of {bands}", "use scenes of one sensor")

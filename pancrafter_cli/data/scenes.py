@@ -32,9 +32,10 @@ from pancrafter_cli.geometry.grid import overlap
 from pancrafter_cli.geometry.inputs import lowpass, plan_inputs
 from pancrafter_cli.geometry.resample import apply_weights, cubic_weights, known_only
 from pancrafter_cli.raster.arrays import read_array
+from pancrafter_cli.raster.inputs import Nodata
 from pancrafter_cli.raster.products import GUESSED, NAMED, ProductFiles, scene_in
 from pancrafter_cli.raster.register import register
-from pancrafter_cli.raster.scene import Alignment, Scene, SceneStatistics, open_scene
+from pancrafter_cli.raster.scene import Alignment, Scene, SceneOptions, SceneStatistics, open_scene
 from pancrafter_cli.raster.windows import read_filled
 
 LARGEST_WHOLE = 1536**2  # PAN pixels
@@ -86,6 +87,7 @@ class SceneParts:
     name: str
     of: Kind[Any]
     files: tuple[Path, tuple[Path, ...]]
+    nodata: Nodata | None
     alignment: Alignment
     known: SceneStatistics
     finish: Callable[[Any], Image]
@@ -115,17 +117,19 @@ class SceneParts:
     def image(self, index: int) -> Source:
         """One part; where no valid patch begins in it, its `places` are empty. Raises RasterError."""
         part = self.parts[index]
-        with open_scene(*self.files) as opened:
+        with open_scene(*self.files, SceneOptions(nodata=self.nodata)) as opened:
             image = self.finish(self.of.read(opened.aligned(self.alignment), self.known, part))
         name = f"{self.name}[{part.rows[0]},{part.cols[0]}]"
         places = part.places(image.valid, self.patch)
         return Source(name, self.kind, image.truth, image.pans, self.matching, self.ratio, places)
 
 
-def load_sources(folder: Path, kinds: Sequence[str], patch: int = _SMALLEST) -> list[AnySource]:
+def load_sources(
+    folder: Path, kinds: Sequence[str], patch: int = _SMALLEST, nodata: Nodata | None = None
+) -> list[AnySource]:
     """The sources of the scene in `folder`: pan.tif and ms.tif, gt.tif where a reference exists, or a product.
 
-    Those in which no valid patch of `patch` pixels a side fits are left out. Raises TrainingError when none is left,
+    Those in which no valid patch of `patch` pixels a side fits are left out. nodata: as of `SceneOptions`. Raises TrainingError when none is left,
     NoProduct when the folder holds no scene, or none that may be taken unasked, UsageError when it is no folder, and
     RasterError or GeometryError for unusable rasters and for PAN and MS that `sharpen` refuses too.
     """
@@ -133,13 +137,13 @@ def load_sources(folder: Path, kinds: Sequence[str], patch: int = _SMALLEST) -> 
     files = product.pan, product.ms
     if product.reference is not None:
         # The reference lies on the PAN grid already: its own Wald pair, with ratio 1 between the two files.
-        return [_referenced_source(folder, files, product.reference, patch)]
-    with open_scene(*files) as opened:
+        return [_referenced_source(folder, files, product.reference, patch, nodata)]
+    with open_scene(*files, SceneOptions(nodata=nodata)) as opened:
         scene, _ = register(opened)
         fitting = [kind for kind in map(KINDS.__getitem__, kinds) if min(_sizes(kind.spans(scene))) >= patch]
         if not fitting:
             raise _too_small(folder, _sizes(_covered(scene)), scene.grid.shape, patch)
-        found = [source for kind in fitting if (source := _load(folder.name, kind, scene, files, patch))]
+        found = [source for kind in fitting if (source := _load(folder.name, kind, scene, files, patch, nodata))]
     if not found:
         raise _nothing_valid(folder, patch)
     return found
@@ -161,7 +165,12 @@ def found_scene(folder: Path) -> ProductFiles:
 
 
 def _load(
-    name: str, kind: Kind[Seen], scene: Scene, files: tuple[Path, tuple[Path, ...]], patch: int
+    name: str,
+    kind: Kind[Seen],
+    scene: Scene,
+    files: tuple[Path, tuple[Path, ...]],
+    patch: int,
+    nodata: Nodata | None,
 ) -> AnySource | None:
     """One source of a registered scene, None where no valid patch fits into it."""
     whole = math.prod(scene.grid.shape) <= LARGEST_WHOLE
@@ -195,6 +204,7 @@ def _load(
         name=name,
         of=kind,
         files=files,
+        nodata=nodata,
         alignment=scene.alignment,
         known=known,
         finish=finish,
@@ -334,10 +344,12 @@ def _regression(pan: Float32, truth: Float32) -> NDArray[np.float64]:
     return weights.astype(np.float64, copy=False)
 
 
-def _referenced_source(folder: Path, files: tuple[Path, tuple[Path, ...]], reference: Path, patch: int) -> Source:
+def _referenced_source(
+    folder: Path, files: tuple[Path, tuple[Path, ...]], reference: Path, patch: int, nodata: Nodata | None
+) -> Source:
     """The Wald pair of a scene that comes with its own reference on the PAN grid."""
-    truth = read_array(reference)
-    with open_scene(*files) as scene:
+    truth = read_array(reference, nodata)
+    with open_scene(*files, SceneOptions(nodata=nodata)) as scene:
         pan, pan_valid = scene.read_pan(0, 0, *scene.grid.shape)
         ratio, bands = scene.ratio, scene.bands
     if len(truth) != bands:

@@ -119,7 +119,9 @@ def _train(
         for _ in steps:
             pass
         return TrainResult(learner.step, learner.loss, folder / WEIGHTS_FILE, left_out.all)
-    exams, no_exams = prepare_exams(config.validation_folders(), matched=config.network.pan == "matched")
+    exams, no_exams = prepare_exams(
+        config.validation_folders(), matched=config.network.pan == "matched", nodata=config.nodata
+    )
     left_out.add((*gathered.skipped, *no_exams))
     held_out = [Path(config.scenes) / exam.name for exam in exams]
     _make_folder(folder)

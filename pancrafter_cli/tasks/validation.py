@@ -20,6 +20,7 @@ from pancrafter_cli.geometry.sensors import mtf_of, sensor_from_metadata
 from pancrafter_cli.metrics.hypercomplex import q2n
 from pancrafter_cli.metrics.reduced import ergas, sam
 from pancrafter_cli.metrics.windows import looks_scaled
+from pancrafter_cli.raster.inputs import Nodata
 from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import SceneOptions, open_scene
 from pancrafter_cli.runtime.torch_runner import TorchRunner
@@ -74,17 +75,19 @@ class Report:
         return Scores(*(statistics.fmean(getattr(s, name) for s in own) for name in ("ergas", "sam", "q2n")))
 
 
-def prepare_exams(folders: Sequence[Path], *, matched: bool) -> tuple[tuple[Exam, ...], tuple[Skipped, ...]]:
+def prepare_exams(
+    folders: Sequence[Path], *, matched: bool, nodata: Nodata | None = None
+) -> tuple[tuple[Exam, ...], tuple[Skipped, ...]]:
     """An exam from every scene folder, and the scenes that none could be made from.
 
-    matched: whether the network sees PAN matched to the bands. Raises TrainingError when folders are given, but no
+    matched: whether the network sees PAN matched to the bands; nodata: as of `SceneOptions`. Raises TrainingError when folders are given, but no
     exam is left.
     """
     exams: list[Exam] = []
     skipped: list[Skipped] = []
     for folder in folders:
         try:
-            exams.append(_prepare(folder, matched))
+            exams.append(_prepare(folder, matched, nodata))
         except PancrafterError as error:
             skipped.append(Skipped(folder.name, error.message))
     if folders and not exams:
@@ -105,13 +108,13 @@ def examine(exams: Sequence[Exam], runner: TorchRunner) -> Report:
     return Report(scenes, relative)
 
 
-def _prepare(folder: Path, matched: bool) -> Exam:
+def _prepare(folder: Path, matched: bool, nodata: Nodata | None) -> Exam:
     product = found_scene(folder)
-    with open_scene(product.pan, product.ms) as opened:
+    with open_scene(product.pan, product.ms, SceneOptions(nodata=nodata)) as opened:
         scene, _ = register(opened)
         mtf = mtf_of(product.sensor or sensor_from_metadata(scene.metadata), scene.bands)
         if product.reference is not None:
-            pair = _middle(referenced_pair(folder.name, product, mtf.ms))
+            pair = _middle(referenced_pair(folder.name, product, mtf.ms, nodata))
         else:
             pair = reduce_scene(scene, folder.name, mtf.ms, SIZE)
     if pair.truth is None:
