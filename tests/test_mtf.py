@@ -81,6 +81,22 @@ def test_nodata_and_noise_do_not_move_it(tmp_path: Path) -> None:
     assert measured(*write_scene(tmp_path, 0.4, noise=0.03, hole=True)) == pytest.approx(0.4, abs=0.04)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.05])
+def test_dead_pan_pixels_here_and_there_move_neither_it_nor_the_matching(tmp_path: Path, share: float) -> None:
+    pan, ms = write_scene(tmp_path, 0.4)
+    with open_scene(pan, [ms]) as scene:
+        whole = scene.statistics
+    with rasterio.open(pan, "r+") as file:
+        image = file.read()
+        image[np.random.default_rng(0).random(image.shape) < share] = np.nan
+        file.write(image)
+    with open_scene(pan, [ms]) as scene:
+        hurt = scene.statistics
+    assert hurt.ms_mtf == pytest.approx(whole.ms_mtf, abs=0.05)
+    assert hurt.gain == pytest.approx(whole.gain, rel=0.1)
+    assert hurt.pan_mean == pytest.approx(whole.pan_mean, rel=0.01)
+
+
 def test_noise_of_ms_does_not_make_it_look_crisp(tmp_path: Path) -> None:
     """The noise of the bands has as much energy as their detail, but PAN does not have it."""
     assert measured(*write_scene(tmp_path, 0.25, noise=0.03)) == pytest.approx(0.25, abs=0.04)

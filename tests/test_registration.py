@@ -270,7 +270,7 @@ def test_a_negligible_shift_is_left_alone(tmp_path: Path) -> None:
         assert (told.outcome, told.applied, told.tags["PANCRAFTER_SHIFT"]) == ("negligible", False, "0,0")
 
 
-@pytest.mark.parametrize("share", [0.001, 0.01])
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.05, 0.1])
 def test_dead_pan_pixels_here_and_there_hide_nothing(share: float) -> None:
     pair = make_pair(shift=(0.5, -0.3))
     dead = np.random.default_rng(0).random(pair.pan.shape) < share

@@ -8,8 +8,10 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pancrafter_cli.geometry.degrade import degrade_weights
+from pancrafter_cli.geometry.fill import fill_invalid
 from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap
 from pancrafter_cli.geometry.resample import apply_weights
 from pancrafter_cli.raster.inputs import Block
@@ -20,6 +22,10 @@ FloatArray = NDArray[np.float64]
 WINDOW = 64  # MS pixels
 MOST_WINDOWS = 100
 _LARGEST_PAN_WINDOW = 2048
+# Dead pixels here and there can be told from those around them, up to this share of the weight of the PAN pixels that
+# make an MS pixel: they come out smoother than they were. A pixel is one of a hole where more of its 3 x 3 are missing.
+_MOST_DEAD, _MOST_TOGETHER = 0.05, 3
+_AROUND = np.ones((1, 3, 3), np.uint8)
 
 
 class Measurable(Protocol):
@@ -62,7 +68,7 @@ def measuring_windows(scene: Measurable) -> tuple[list[Window], Iterator[Window]
 
 @dataclass(frozen=True)
 class PanUnder:
-    """PAN (1, h, w) in DN under a window of MS pixels, which of it is valid, and how it lies there.
+    """PAN (1, h, w) in DN under a window of MS pixels, its gaps filled, which of it is valid, and how it lies there.
 
     relation: from the grid of MS to that of PAN; first: row and column of the upper left pixel there.
     """
@@ -74,7 +80,7 @@ class PanUnder:
     valid: NDArray[np.bool_]
 
     def on_ms(self, gain: float) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """PAN degraded to the MS pixels (1, h, w), and which of those draw on valid PAN pixels only.
+        """PAN degraded to the MS pixels (1, h, w), and which of those draw on no hole of PAN.
 
         gain: of the blur at the MS Nyquist frequency, at least the one that this was read for.
         """
@@ -86,9 +92,13 @@ class PanUnder:
         on_pan = np.logical_and.outer(*(_centres_inside(*axis) for axis in axes))
         if self.valid.all():
             return low, on_pan[None]
-        touched = [(w.matrix != 0).astype(np.float64) for w in weights]
-        gaps = apply_weights(touched[0], touched[1], (~self.valid[:, *used]).astype(np.float64))
-        return low, (gaps < 0.5) & on_pan
+        sizes = [np.abs(w.matrix) for w in weights]
+        touched = [(size > 0).astype(np.float64) for size in sizes]
+        missing = ~self.valid[:, *used]
+        dead = missing & (ndimage.convolve(missing.astype(np.uint8), _AROUND) <= _MOST_TOGETHER)
+        holes = apply_weights(touched[0], touched[1], (missing & ~dead).astype(np.float64))
+        share = apply_weights(sizes[0], sizes[1], dead.astype(np.float64))
+        return low, (holes < 0.5) & (share <= _MOST_DEAD) & on_pan
 
 
 def pan_under(scene: Measurable, window: Window, gain: float) -> PanUnder:
@@ -97,7 +107,8 @@ def pan_under(scene: Measurable, window: Window, gain: float) -> PanUnder:
     relation = scene.ms_map.inverse()
     rows = degrade_weights(relation.rows, row, row + height, gain)
     cols = degrade_weights(relation.cols, col, col + width, gain)
-    pan, valid = scene.read_pan(rows.first, cols.first, rows.matrix.shape[1], cols.matrix.shape[1])
+    stored, valid = scene.read_pan(rows.first, cols.first, rows.matrix.shape[1], cols.matrix.shape[1])
+    pan = fill_invalid(stored, valid, stored.sum(axis=(1, 2)) / max(int(valid.sum()), 1))
     return PanUnder(window, relation, (rows.first, cols.first), pan, valid)
 
 
