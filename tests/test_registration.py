@@ -263,6 +263,11 @@ def test_a_shift_is_corrected_and_told(tmp_path: Path) -> None:
         assert (told.applied, told.mode) == (True, "given")
 
 
+def test_no_shift_is_written_as_minus_nothing() -> None:
+    told = judge(Shift(-0.004, -0.2, 0.02, 9, 9, 0.01))
+    assert told.text.startswith("+0.00, -0.20 MS pixels")
+
+
 def test_a_negligible_shift_is_left_alone(tmp_path: Path) -> None:
     with write_scene(tmp_path, make_pair(shift=(0.02, 0.0))) as scene:
         same, told = register(scene)

@@ -92,7 +92,7 @@ class Registration:
         if self.outcome in ("off", "unmeasured", "unrelated"):
             seen = f" ({self.windows} of {self.looked} windows matched)" if self.mode == "auto" else ""
             return _WORDS[self.outcome] + seen
-        shift = f"{self.dx:+.2f}, {self.dy:+.2f} MS pixels (x, y), {_WORDS[self.outcome]}"
+        shift = f"{self.dx:+z.2f}, {self.dy:+z.2f} MS pixels (x, y), {_WORDS[self.outcome]}"
         return shift if self.mode == "given" else f"{shift}; {self.certainty}"
 
     @property
@@ -221,7 +221,7 @@ def _refusal(shift: Registration) -> GeometryError:
             "check that they are of one place and time, and their geotransforms (gdalinfo); if you know better, say "
             "where MS lies with --registration=DX,DY, or trust the georeferencing with --registration off",
         )
-    numbers = f"{shift.dx:+.2f}, {shift.dy:+.2f} MS pixels (x, y)"
+    numbers = f"{shift.dx:+z.2f}, {shift.dy:+z.2f} MS pixels (x, y)"
     if shift.outcome == "too far":
         found = f"MS lies {numbers} from where its georeferencing puts it on PAN, more than {LARGEST_SHIFT:g}"
         besides = ""
