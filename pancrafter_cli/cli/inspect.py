@@ -75,7 +75,8 @@ def command(
         print(f"notice: {notice}")
     for w in facts.displacement or ():
         where = f"MS row {w.row:g}, column {w.col:g}"
-        print(f"{where}: {w.dx:+z.2f}, {w.dy:+z.2f} +- {w.sigma:.2f}, fit {w.fit:.2f}" if w.matched else f"{where}: none")
+        found = f"{w.dx:+z.2f}, {w.dy:+z.2f} +- {w.sigma:.2f}, fit {w.fit:.2f}" if w.matched else "none"
+        print(f"{where}: {found}")
 
 
 def _up_to(peak: float | None) -> str:

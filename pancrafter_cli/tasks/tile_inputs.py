@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pancrafter_cli.geometry.consistency import ConsistencyPlan, back_project, plan_consistency
-from pancrafter_cli.geometry.inputs import NetworkInputs, network_inputs, plan_inputs
+from pancrafter_cli.geometry.inputs import InputPlan, NetworkInputs, network_inputs, plan_inputs
 from pancrafter_cli.raster.scene import Scene
-from pancrafter_cli.raster.windows import read_filled
+from pancrafter_cli.raster.windows import read_filled, window_of
 
 Float32 = NDArray[np.float32]
 Span = tuple[int, int]
@@ -44,12 +44,17 @@ def read_inputs(scene: Scene, rows: Span, cols: Span, *, matched: bool = True) -
     """
     statistics = scene.statistics
     plan = plan_inputs(scene.ms_map, rows, cols, statistics.ms_mtf)
-    pan, _ = read_filled_pan(scene, plan.rows.pan, plan.cols.pan)
     ms, ms_valid = read_filled_ms(scene, plan.rows.ms, plan.cols.ms)
+    known = None
+    if not ms_valid.all():
+        plan = plan_inputs(scene.ms_map, rows, cols, statistics.ms_mtf, holes=True)
+        known = read_known(scene, plan)
+        known = known if matched else everywhere_known(known)
+    pan, _ = read_filled_pan(scene, plan.rows.pan, plan.cols.pan)
     gain = statistics.gain if matched else np.ones(1)
     offset = statistics.offset if matched else np.zeros(1)
     # Fill and matching are in DN; the division comes last, so that float32 keeps what small DN differences hold.
-    images = network_inputs(plan, pan, ms, gain.astype(np.float32), offset.astype(np.float32))
+    images = network_inputs(plan, pan, ms, gain.astype(np.float32), offset.astype(np.float32), known)
     consistency = plan_consistency(scene.ms_map, rows, cols, statistics.ms_mtf)
     inner = tuple(
         slice(axis.ms[0] - first, axis.ms[1] - first)
@@ -74,6 +79,16 @@ def read_filled_pan(scene: Scene, rows: Span, cols: Span) -> tuple[Float32, NDAr
 def read_filled_ms(scene: Scene, rows: Span, cols: Span) -> tuple[Float32, NDArray[np.bool_]]:
     """MS (C, h, w) of a window of the MS grid, in DN, without holes; and where it had none."""
     return read_filled(scene.read_ms, rows, cols, scene.ms_grid.shape, scene.statistics.ms_mean)
+
+
+def read_known(scene: Scene, plan: InputPlan) -> NDArray[np.bool_]:
+    """Where MS has no holes (C, h, w), of the MS pixels that PAN is brought to for a window."""
+    return scene.read_ms(*window_of(plan.rows.low, plan.cols.low))[1]
+
+
+def everywhere_known(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where no band (C, h, w) has a hole: (1, h, w)."""
+    return np.asarray(known.all(axis=0, keepdims=True))
 
 
 def _observed(scene: Scene, ms: Float32, valid: NDArray[np.bool_], plan: ConsistencyPlan) -> Observed:
