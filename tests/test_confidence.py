@@ -32,6 +32,7 @@ from pancrafter_cli.geometry.confidence import (
 )
 from pancrafter_cli.geometry.consistency import plan_consistency
 from pancrafter_cli.geometry.grid import AxisMap, GridMap
+from pancrafter_cli.geometry.normalisation import Normalisation
 from pancrafter_cli.raster.products import scene_in
 from pancrafter_cli.raster.register import register
 from pancrafter_cli.raster.scene import open_scene
@@ -45,6 +46,7 @@ RATIO, SIZE, SCALE = 4, 96, 1000.0
 LOW = SIZE // RATIO
 PLAN = plan_consistency(GridMap(*(AxisMap(1 / RATIO, 0.0, SIZE, LOW),) * 2), (0, SIZE), (0, SIZE))
 NEVER = Tops(np.inf, np.full(2, np.inf))
+UNIT = Normalisation(np.zeros(2), np.full(2, SCALE), np.zeros(2, bool))
 EVEN = Relation(np.array([0.5, 0.5]), 0.0, 0.3, 500.0)  # PAN is the mean of two bands
 
 
@@ -56,7 +58,7 @@ def flat(level: float = 500.0) -> Evidence:
         trusted=np.ones((2, LOW, LOW), bool),
         pan=np.full((1, SIZE, SIZE), level, np.float32),
         valid=np.ones((SIZE, SIZE), bool),
-        scale=SCALE,
+        normalisation=UNIT,
         ratio=RATIO,
     )
 
@@ -145,7 +147,7 @@ def test_confidence_lies_between_0_and_1_whatever_comes(seed: int, low: float, s
         trusted=rng.random((2, LOW, LOW)) > 0.2,
         pan=rng.uniform(low, 3000, (1, SIZE, SIZE)).astype(np.float32),
         valid=rng.random((SIZE, SIZE)) > 0.01,
-        scale=SCALE,
+        normalisation=UNIT,
         ratio=RATIO,
     )
     sharp = rng.uniform(low, 2000, (2, SIZE, SIZE)).astype(np.float32)
@@ -186,6 +188,10 @@ def test_saturation_shows_in_values_that_pile_up() -> None:
     assert saturation_level(values, "float32") == np.inf
     assert saturation_level(np.minimum(values, 2047), "float32") == 2047
     assert saturation_level(np.zeros(0), "uint8") == 255
+    # Neither a band of one value nor a mask among the bands is saturated.
+    assert saturation_level(np.full(100, 7), "uint16") == 65535
+    assert saturation_level(np.arange(100) % 2, "float32") == np.inf
+    assert saturation_level(np.full(100, 255), "uint8") == 255
 
 
 def test_metadata_tell_where_values_end() -> None:

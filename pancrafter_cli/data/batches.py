@@ -31,7 +31,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Batch:
-    """Stacked samples, every image (B, bands, patch, patch) in DN / scale, and the source of each.
+    """Stacked samples, every image (B, bands, patch, patch), normalised, and the source of each.
 
     skipped: what was found while drawing them that cannot be read.
     """

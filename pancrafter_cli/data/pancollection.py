@@ -51,7 +51,7 @@ class PatchFile:
         return self.count * self.shape[1] * self.shape[2]
 
     def image(self, index: int) -> Source:
-        """One patch in DN / scale. Raises RasterError when it cannot be read or holds what is no number."""
+        """One patch, normalised. Raises RasterError when it cannot be read or holds what is no number."""
         truth, pan = _read(self.path, index)
         truth, pan = truth / self.scale, pan / self.scale
         pans = np.concatenate([pan, pan])

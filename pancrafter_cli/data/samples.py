@@ -79,7 +79,7 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class Sample:
-    """Network inputs and target, each (bands, patch, patch), in DN / scale; PAN has one channel when not matched."""
+    """Network inputs and target, each (bands, patch, patch), normalised; PAN has one channel when not matched."""
 
     images: NetworkInputs
     truth: Float32

@@ -30,6 +30,7 @@ from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, DEFAULT_PAN_GAIN, d
 from pancrafter_cli.geometry.fill import fill_invalid
 from pancrafter_cli.geometry.grid import overlap
 from pancrafter_cli.geometry.inputs import lowpass, plan_inputs
+from pancrafter_cli.geometry.normalisation import fit_normalisation
 from pancrafter_cli.geometry.resample import apply_weights, cubic_weights, known_only
 from pancrafter_cli.raster.arrays import read_array
 from pancrafter_cli.raster.inputs import Nodata
@@ -45,7 +46,7 @@ _MEASURED, _MEASURED_PIXELS = 16, 2**21  # parts that stand for a scene, and pix
 
 @dataclass(frozen=True)
 class Image:
-    """A window of a truth in DN / scale: truth (C, H, W), pans (2, H, W) as in a Source, and which are valid (H, W)."""
+    """A window of a truth, normalised: truth (C, H, W), pans (2, H, W) as in a Source, and which are valid (H, W)."""
 
     truth: Float32
     pans: Float32
@@ -54,7 +55,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Layers:
-    """What a window is fused from, in DN / scale: pan and lpan (1, H, W), lms (C, H, W), and which are valid (H, W)."""
+    """What a window is fused from, normalised: pan and lpan (1, H, W), lms (C, H, W), and which are valid (H, W)."""
 
     pan: Float32
     lpan: Float32
@@ -251,15 +252,15 @@ def _nothing_valid(folder: Path, patch: int) -> TrainingError:
 
 
 def _read_pan(scene: Scene, known: SceneStatistics, rows: Span, cols: Span) -> tuple[Float32, Mask]:
-    """PAN in DN / scale (1, h, w) without holes, and where it had none (1, h, w)."""
+    """PAN (1, h, w), normalised, without holes, and where it had none (1, h, w)."""
     image, valid = read_filled(scene.read_pan, rows, cols, scene.grid.shape, np.array([known.pan_mean]))
-    return image / np.float32(known.scale), valid
+    return known.of_pan.of(image), valid
 
 
 def _read_ms(scene: Scene, known: SceneStatistics, rows: Span, cols: Span) -> tuple[Float32, Mask]:
-    """MS in DN / scale (C, h, w) without holes, and where it had none (C, h, w)."""
+    """MS (C, h, w), normalised, without holes, and where it had none (C, h, w)."""
     image, valid = read_filled(scene.read_ms, rows, cols, scene.ms_grid.shape, known.ms_mean)
-    return image / np.float32(known.scale), valid
+    return known.normalisation.of(image), valid
 
 
 def _wald_image(scene: Scene, known: SceneStatistics, part: Part) -> Image:
@@ -371,11 +372,12 @@ def _referenced_source(
     places = Part.whole((0, height), (0, width)).places(valid, patch)
     if places is not None and not len(places):
         raise _nothing_valid(folder, patch)
-    scale = np.float32(np.percentile(np.abs(truth[:, valid]), 99))
-    if not scale > 0:
+    if not np.percentile(np.abs(truth[:, valid]), 99) > 0:
         raise RasterError(f"{reference}: is 0 nearly everywhere", "this is no image")
-    truth = fill_invalid(truth, known, truth[:, valid].mean(axis=1)) / scale
-    pan = fill_invalid(pan, pan_valid, pan[pan_valid].mean(keepdims=True)) / scale
+    normalisation = fit_normalisation([band[valid] for band in truth])
+    means, pan_mean = truth[:, valid].mean(axis=1), pan[pan_valid].mean(keepdims=True)
+    truth = normalisation.of(fill_invalid(truth, known, means))
+    pan = normalisation.for_pan(float(pan_mean[0]), means).of(fill_invalid(pan, pan_valid, pan_mean))
     matching = measure_matching(truth, pan[0], valid)
     return Source(folder.name, "wald", truth, np.repeat(pan, 2, axis=0), matching, ratio, places, int(valid.sum()))
 

@@ -25,7 +25,7 @@ MATCH_RATIOS = (1.5, 2.0, 3.0, 4.0, 5.0, 6.0)
 
 @dataclass(frozen=True)
 class Matching:
-    """How PAN relates to the bands of a scene or file as a whole, in DN / scale, at each of MATCH_RATIOS.
+    """How PAN relates to the bands of a scene or file as a whole, normalised, at each of MATCH_RATIOS.
 
     gain, offset: (len(MATCH_RATIOS), C), the matching of degraded PAN to each degraded band; likeness:
     (len(MATCH_RATIOS),), correlation of degraded PAN with itself one degraded pixel further on; pan_mean: mean of PAN.
@@ -39,7 +39,7 @@ class Matching:
 
 @dataclass(frozen=True)
 class Source:
-    """One image with known truth. All arrays on one grid, in DN / scale.
+    """One image with known truth. All arrays on one grid, normalised.
 
     truth: (C, H, W); pans: (2, H, W), a softer and a crisper (or truer) PAN, of which a sample shows a mix; places:
     (N, 2), row and column of the upper left corners that patches may have, None where they may lie anywhere; valid:
@@ -108,7 +108,7 @@ class AnySource(Protocol):
 
 
 def make_source(name: str, kind: str, truth: Float32, pans: Float32, ratio: float) -> Source:
-    """A source from truth (C, H, W) and pans (2, H, W), in DN / scale, valid everywhere."""
+    """A source from truth (C, H, W) and pans (2, H, W), normalised, valid everywhere."""
     matching = measure_matching(truth, pans.mean(axis=0))
     return Source(name, kind, np.ascontiguousarray(truth), pans, matching, ratio)
 

@@ -34,6 +34,7 @@ from pancrafter_cli.geometry.consistency import (
     drift,
     interpolated,
 )
+from pancrafter_cli.geometry.normalisation import Normalisation
 
 Float32 = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
@@ -79,8 +80,8 @@ class Tops:
 class Evidence:
     """What a window is judged by, but for the product.
 
-    plan: the window and its MS pixels; ms, trusted: (C, h, w), MS in DN / scale; pan: (1, H, W) in DN without holes;
-    valid: (H, W), the product's pixels that are valid in all bands; scale: DN; ratio: MS over PAN pixel size.
+    plan: the window and its MS pixels; ms, trusted: (C, h, w), MS normalised; pan: (1, H, W) in DN without holes;
+    valid: (H, W), the product's pixels that are valid in all bands; ratio: MS over PAN pixel size.
     """
 
     plan: ConsistencyPlan
@@ -88,7 +89,7 @@ class Evidence:
     trusted: Mask
     pan: Float32
     valid: Mask
-    scale: float
+    normalisation: Normalisation
     ratio: float
 
 
@@ -118,7 +119,7 @@ def saturation_level(samples: NDArray[np.floating], dtype: str, peak: float | No
     Integers end where their format does, or at `peak`, the greatest DN by the metadata, unless more than one sample in
     a thousand is above it (interpolation overshoots a little; more than that refutes the metadata). Before that, the
     greatest value is taken for saturation when 16 samples or more have it, and no fewer than lie in the 1 % of the
-    range below it: 11-bit sensors stop at 2047.
+    range below it: 11-bit sensors stop at 2047. What has no values but its least and its greatest is a mask.
     """
     end = float(np.iinfo(dtype).max) if np.dtype(dtype).kind in "iu" else np.inf
     if not samples.size:
@@ -126,6 +127,8 @@ def saturation_level(samples: NDArray[np.floating], dtype: str, peak: float | No
     if peak is not None and (samples > peak).mean() <= _OVERSHOOTING:
         end = min(end, peak)
     top = float(samples.max())
+    if not ((samples > samples.min()) & (samples < top)).any():
+        return end
     at, below = (samples >= top).sum(), (samples >= top - _TOP_SHARE * abs(top)).sum()
     return min(top, end) if at >= _PILED and at >= below - at else end
 
@@ -133,13 +136,14 @@ def saturation_level(samples: NDArray[np.floating], dtype: str, peak: float | No
 def disagreement(evidence: Evidence, relation: Relation) -> Float32:
     """How far PAN, degraded, is from what MS predicts, relative to the larger of the two: (h, w)."""
     low = degraded(evidence.plan, evidence.pan)[0]
-    bands = np.tensordot(relation.weights.astype(np.float32), evidence.ms, axes=1) * np.float32(evidence.scale)
+    ms = evidence.normalisation.undone(evidence.ms)
+    bands = np.tensordot(relation.weights.astype(np.float32), ms, axes=1)
     return _relative(low, bands + np.float32(relation.offset), relation.level).astype(np.float32)
 
 
 def drifted(evidence: Evidence, sharp: Float32) -> Float32:
     """The relative difference of the degraded product (C, H, W), in DN, and MS; the worst band: (h, w)."""
-    low = degraded(evidence.plan, sharp / np.float32(evidence.scale))
+    low = degraded(evidence.plan, evidence.normalisation.of(sharp))
     return drift(low, evidence.ms, evidence.trusted)
 
 
@@ -151,7 +155,7 @@ def estimated_error(evidence: Evidence, sharp: Float32, pan_level: float, spread
     """
     plan, ms = evidence.plan, evidence.ms
     level = np.maximum(np.abs(ms.mean(axis=0)), DRIFT_FLOOR)
-    injected = np.abs(sharp / np.float32(evidence.scale) - interpolated(plan, ms)).mean(axis=0, keepdims=True)
+    injected = np.abs(evidence.normalisation.of(sharp) - interpolated(plan, ms)).mean(axis=0, keepdims=True)
     low_pan = degraded(plan, evidence.pan / np.float32(pan_level))
     total = degraded(plan, injected)[0] + _unexplained(ms, low_pan)
     if spread:
@@ -179,8 +183,8 @@ def _unsaturated(evidence: Evidence, tops: Tops) -> Float32:
     """The factor of saturation, (H, W)."""
     box = 2 * round(evidence.ratio / 2) + 1
     pan = ndimage.maximum_filter((evidence.pan[0] >= tops.pan).astype(np.float32), size=box, mode="nearest")
-    # The tiny slack undoes what dividing by the scale did to float32.
-    top = (tops.ms * (1 - 1e-6) / evidence.scale)[:, None, None]
+    # The tiny slack undoes what normalising did to float32.
+    top = evidence.normalisation.of((tops.ms * (1 - 1e-6 * np.sign(tops.ms))).astype(np.float32)[:, None, None])
     ms = np.any((evidence.ms >= top) & evidence.trusted, axis=0).astype(np.float32)
     share = np.maximum(pan, np.clip(interpolated(evidence.plan, ms[None])[0], 0, 1))
     result: Float32 = 1 - (1 - _SATURATED) * share

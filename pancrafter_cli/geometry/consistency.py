@@ -57,7 +57,7 @@ def plan_consistency(
 def back_project(plan: ConsistencyPlan, image: Float32, ms: Float32, trusted: NDArray[np.bool_], steps: int) -> Float32:
     """The image (C, H, W) of the planned window after `steps` back-projections.
 
-    ms, trusted: (C, h, w) of `plan.*.ms`, in DN / scale; MS pixels that are not trusted ask for nothing. The image is
+    ms, trusted: (C, h, w) of `plan.*.ms`, normalised; MS pixels that are not trusted ask for nothing. The image is
     multiplied by what is missing (as Richardson and Lucy do) and stays positive: bright places take more of it than
     dark ones, which additive steps would pull below zero and ring around. Where it is interpolated from MS that itself
     is negative, what is missing is added.
@@ -93,7 +93,7 @@ def interpolated(plan: ConsistencyPlan, low: Float32) -> Float32:
 def drift(low: Float32, ms: Float32, trusted: NDArray[np.bool_]) -> Float32:
     """How far a degraded image is from MS, relative to MS: (h, w), the worst band counts.
 
-    low, ms, trusted: (C, h, w), in DN / scale; bands that are not trusted do not count. Where MS is darker than 5 % of
+    low, ms, trusted: (C, h, w), normalised; bands that are not trusted do not count. Where MS is darker than 5 % of
     the scale, noise and rounding would make any difference a large one; it counts as 5 % there. More than
     DRIFT_TOLERANCE is drift.
     """

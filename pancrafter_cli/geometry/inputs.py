@@ -32,10 +32,6 @@ class NetworkInputs(NamedTuple):
     lms: Float32
     lpan: Float32
 
-    def over(self, scale: np.float32) -> NetworkInputs:
-        """The images divided by the scene's scale."""
-        return NetworkInputs(*(image / scale for image in self))
-
 
 @dataclass(frozen=True)
 class AxisPlan:
@@ -105,7 +101,7 @@ def network_inputs(
 ) -> NetworkInputs:
     """The network's inputs of the planned window.
 
-    pan: (1, h, w) of `plan.*.pan`; ms: (C, h, w) of `plan.*.ms`, both without holes, in DN or DN / scale;
+    pan: (1, h, w) of `plan.*.pan`; ms: (C, h, w) of `plan.*.ms`, both without holes, in DN or normalised;
     gain, offset: (C,) or (1,), the matching of PAN to each band in the same unit. known: as of `lowpass`.
     """
     r, c = plan.rows, plan.cols

@@ -104,7 +104,7 @@ class AttnBlock(nn.Module):
 
 
 class PanCrafter(nn.Module):
-    """`forward(mpan, lms, lpan, mode)` on PAN-grid tensors in DN / scale, any H and W."""
+    """`forward(mpan, lms, lpan, mode)` on PAN-grid tensors, normalised, any H and W."""
 
     def __init__(self, config: PanCrafterConfig) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class PanCrafter(nn.Module):
     def forward(self, mpan: Tensor, lms: Tensor, lpan: Tensor, mode: Mode = "ms") -> Tensor:
         """Sharpen (mode "ms") or reconstruct PAN (mode "pan").
 
-        mpan, lpan: (B, pan_channels, H, W); lms: (B, bands, H, W); all DN / scale. Returns (B, bands, H, W).
+        mpan, lpan: (B, pan_channels, H, W); lms: (B, bands, H, W); all normalised. Returns (B, bands, H, W).
         """
         height, width = lms.shape[-2:]
         mpan, lms, lpan = (pad_to_stride(t) for t in (mpan, lms, lpan))

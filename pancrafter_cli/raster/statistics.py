@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pancrafter_cli.errors import RasterError
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN
 from pancrafter_cli.geometry.inputs import COARSE, FINE, detail, gain_beyond
+from pancrafter_cli.geometry.normalisation import Normalisation, fit_normalisation
 from pancrafter_cli.raster.measurable import MOST_WINDOWS, WINDOW, Measurable, measuring_windows, pan_under
 from pancrafter_cli.raster.mtf import measure_mtf
 from pancrafter_cli.raster.windows import Window
@@ -20,22 +21,21 @@ FloatArray = NDArray[np.float64]
 
 MtfSource = Literal["given", "measured", "assumed"]
 
-_MOST_SAMPLES = 4_000_000  # for the percentile
-_PERCENTILE = 99.0
+_MOST_SAMPLES = 4_000_000  # for percentiles
 
 
 @dataclass(frozen=True)
 class SceneStatistics:
     """What networks and classical methods need to know of the whole scene; all in DN.
 
-    `scale` is the 99th percentile of |MS|; `gain` and `offset` (C,) match PAN to the bands, mpan_b = gain_b * pan +
-    offset_b: the detail of MS regressed on that of PAN degraded to the MS grid, see `gain_beyond`, and equal means;
-    `ms_mean` is (C,); `valid_fraction` is the share of output pixels that are valid in some band. `ms_mtf`: what the
+    `normalisation` is the unit that networks see; `gain` and `offset` (C,) match PAN to the bands, mpan_b =
+    gain_b * pan + offset_b: the detail of MS regressed on that of PAN degraded to the MS grid, see `gain_beyond`, and
+    equal means; `ms_mean` is (C,); `valid_fraction` is the share of output pixels that are valid in some band. `ms_mtf`: what the
     blur that takes PAN to MS leaves at the MS Nyquist frequency, as was "given", "measured", or "assumed" where too
     little is common to both to tell.
     """
 
-    scale: float
+    normalisation: Normalisation
     gain: FloatArray
     offset: FloatArray
     ms_mean: FloatArray
@@ -44,13 +44,23 @@ class SceneStatistics:
     ms_mtf: float
     ms_mtf_source: MtfSource
 
+    @property
+    def scale(self) -> float:
+        """What the brightest bands are divided by: the 99th percentile of |MS| in most scenes."""
+        return float(self.normalisation.scale.max())
+
+    @property
+    def of_pan(self) -> Normalisation:
+        """The unit of PAN that is not matched to the bands."""
+        return self.normalisation.for_pan(self.pan_mean, self.ms_mean)
+
 
 class _Sums:
     """Running sums over the windows, from which the statistics follow."""
 
     def __init__(self, bands: int, keep_every: int) -> None:
         self.keep_every = keep_every
-        self.magnitudes: list[NDArray[np.float32]] = []
+        self.samples: list[list[NDArray[np.float32]]] = [[] for _ in range(bands)]
         self.ms_count, self.ms_sum = np.zeros(bands), np.zeros(bands)
         # Of the pairs: count, sums of PAN and MS less their references, and of the products of coarse and fine detail.
         self.n, self.p, self.m = (np.zeros(bands) for _ in range(3))
@@ -60,7 +70,8 @@ class _Sums:
 
     def add_ms(self, ms: FloatArray, valid: NDArray[np.bool_]) -> None:
         """MS samples (C, h, w)."""
-        self.magnitudes.append(np.abs(ms[valid]).astype(np.float32)[:: self.keep_every])
+        for kept, band, known in zip(self.samples, ms, valid, strict=True):
+            kept.append(band[known].astype(np.float32)[:: self.keep_every])
         self.ms_count += valid.sum(axis=(1, 2))
         self.ms_sum += (ms * valid).sum(axis=(1, 2))
 
@@ -121,12 +132,11 @@ def measure(scene: Measurable, ms_mtf: float | None = None) -> SceneStatistics:
         ms, ms_valid = scene.read_ms(*window)
         pan, supported = pan_under(scene, window, gain).on_ms(gain)
         sums.add_pairs(pan, ms.astype(np.float64), ms_valid & supported)
-    magnitudes = np.concatenate(sums.magnitudes)
-    scale = float(np.percentile(magnitudes, _PERCENTILE)) or float(magnitudes.max()) or 1.0
+    normalisation = fit_normalisation([np.concatenate(kept) for kept in sums.samples])
     slope, offset, pan_mean = sums.matching()
     ms_mean = sums.ms_sum / np.maximum(sums.ms_count, 1)
     share = sums.valid_pixels / sums.pixels
-    return SceneStatistics(scale, slope, offset, ms_mean, pan_mean, share, gain, source)
+    return SceneStatistics(normalisation, slope, offset, ms_mean, pan_mean, share, gain, source)
 
 
 def _add_window(scene: Measurable, window: Window, sums: _Sums) -> bool:

@@ -14,7 +14,7 @@ Float32 = NDArray[np.float32]
 
 
 def sharpen_groups(run: Callable[[NetworkInputs], Float32], config: PanCrafterConfig, images: NetworkInputs) -> Float32:
-    """Images of any number of bands C, in DN / scale, given to `run` in groups of the network's; returns (C, H, W)."""
+    """Images of any number of bands C, normalised, given to `run` in groups of the network's; returns (C, H, W)."""
     mpan, lms, lpan = images
     out = np.empty_like(lms)
     for group in band_groups(len(lms), config.bands):

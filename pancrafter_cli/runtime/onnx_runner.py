@@ -50,7 +50,7 @@ class OnnxSession:
         self.spec, self.weights_sha256 = _checked_spec(self._session, facts, path), facts[WEIGHTS_KEY]
 
     def run(self, images: Mapping[str, Float32]) -> Float32:
-        """Images (B, C, H, W) by name, in DN / scale; returns (B, C, H, W). Raises OutOfMemory, ModelError."""
+        """Images (B, C, H, W) by name, normalised; returns (B, C, H, W). Raises OutOfMemory, ModelError."""
         try:
             result: Float32 = self._session.run([OUTPUT], dict(images))[0]
         except _FAILURES as error:
@@ -86,7 +86,7 @@ class OnnxRunner:
         return self
 
     def sharpen(self, images: NetworkInputs) -> Float32:
-        """Images of any bands C, in DN / scale; returns (C, H, W). Raises OutOfMemory when memory runs out."""
+        """Images of any bands C, normalised; returns (C, H, W). Raises OutOfMemory when memory runs out."""
         return sharpen_groups(self._run, self.spec.config, images)
 
     def _run(self, images: NetworkInputs) -> Float32:

@@ -109,7 +109,7 @@ class TorchRunner:
         return type(self)(self.model, self.device, precision, reason)
 
     def sharpen(self, images: NetworkInputs) -> Float32:
-        """Images of any bands C, in DN / scale; returns (C, H, W). Raises OutOfMemory when memory runs out."""
+        """Images of any bands C, normalised; returns (C, H, W). Raises OutOfMemory when memory runs out."""
         return sharpen_groups(self._run, self.spec.config, images)
 
     @torch.inference_mode()

@@ -136,7 +136,7 @@ def _write_scene(folder: Path, size: int) -> None:
 def _staged(scene: Scene, runner: TorchRunner, tiling: Tiling, output: Path) -> dict[str, float]:
     """Seconds of each stage over all tiles, one stage after the other."""
     spent = dict.fromkeys(STAGES, 0.0)
-    scale = np.float32(scene.statistics.scale)
+    normalisation = scene.statistics.normalisation
     with product_writers(output, scene.output, None, inputs=scene.files, overwrite=True) as outputs:
         for tile in tiling.tiles(scene.grid.shape):
             with _timed(spent, "read"):
@@ -147,7 +147,7 @@ def _staged(scene: Scene, runner: TorchRunner, tiling: Tiling, output: Path) -> 
                 sharp = inputs.observed.pull(sharp, DEFAULT_CONSISTENCY)
             (top, bottom), (left, right) = tile.rows.core, tile.cols.core
             row, col = tile.rows.read[0], tile.cols.read[0]
-            core = sharp[:, top - row : bottom - row, left - col : right - col] * scale
+            core = normalisation.undone(sharp[:, top - row : bottom - row, left - col : right - col])
             with _timed(spent, "write"):
                 outputs.product.write(top, left, core, np.ones(core.shape, dtype=bool))
         began = time.perf_counter()

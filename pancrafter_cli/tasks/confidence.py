@@ -101,7 +101,8 @@ class Judge:
 def _read_evidence(scene: Scene, rows: Span, cols: Span, valid: Mask) -> Evidence:
     observed = read_observed(scene, rows, cols)
     pan, _ = read_filled_pan(scene, rows, cols)
-    return Evidence(observed.plan, observed.ms, observed.valid, pan, valid, scene.statistics.scale, scene.ratio)
+    normalisation = scene.statistics.normalisation
+    return Evidence(observed.plan, observed.ms, observed.valid, pan, valid, normalisation, scene.ratio)
 
 
 def _counted(scene: Scene, evidence: Evidence, rows: Span, cols: Span) -> Mask:

@@ -79,7 +79,7 @@ class Runner(Protocol):
         """The runner in the precision that serves a scene of which these are a tile's inputs, as for `sharpen`."""
 
     def sharpen(self, images: NetworkInputs) -> Float32:
-        """Images of any bands C, in DN / scale; returns (C, H, W). Raises DeviceError when memory runs out."""
+        """Images of any bands C, normalised; returns (C, H, W). Raises DeviceError when memory runs out."""
 
 
 AnyRunner = TypeVar("AnyRunner", bound=Runner)
@@ -118,12 +118,13 @@ class NetworkFuser:
     def read(self, rows: Span, cols: Span) -> Callable[[], Float32]:
         """Read a window of the output grid; the call that is returned makes it sharp: (C, h, w) in DN."""
         inputs = read_inputs(self._scene, rows, cols, matched=self._runner.matched)
+        normalisation = self._scene.statistics.normalisation
 
         def fuse() -> Float32:
             sharp = self._runner.sharpen(inputs.images)
-            sharp = inputs.observed.pull(sharp, self._steps)
-            sharp *= np.float32(self._scene.statistics.scale)
-            return sharp
+            # A band of one value has no detail, whatever PAN shows.
+            sharp[normalisation.constant] = inputs.images.lms[normalisation.constant]
+            return normalisation.undone(inputs.observed.pull(sharp, self._steps))
 
         return fuse
 
@@ -143,8 +144,9 @@ class FittedFuser:
         """Fuse a window of the output grid; the call that is returned only hands it over: (C, h, w) in DN."""
         sharp = self._fuser.fuse(self._scene, rows, cols)
         if self._steps:
-            scale = np.float32(self._scene.statistics.scale)
-            sharp = read_observed(self._scene, rows, cols).pull(sharp / scale, self._steps) * scale
+            normalisation = self._scene.statistics.normalisation
+            observed = read_observed(self._scene, rows, cols)
+            sharp = normalisation.undone(observed.pull(normalisation.of(sharp), self._steps))
         return lambda: sharp
 
 

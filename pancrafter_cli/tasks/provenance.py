@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
 from pancrafter_cli.geometry.tiling import Tiling
@@ -94,13 +95,15 @@ def method_tags(facts: FuserFacts, scene: Scene, tile: int, halo: int) -> dict[s
         "PANCRAFTER_METHOD": facts.method,
         "PANCRAFTER_CONSISTENCY": str(facts.consistency),
         "PANCRAFTER_MS_MTF": f"{scene.statistics.ms_mtf:.3f}",
-        "PANCRAFTER_SCALE": f"{scene.statistics.scale:.9g}",
+        "PANCRAFTER_SCALE": _numbers(scene.statistics.normalisation.scale),
         "PANCRAFTER_RATIO": f"{scene.ratio:.6g}",
         "PANCRAFTER_TILE": str(tile),
         "PANCRAFTER_HALO": str(halo),
         "PANCRAFTER_DEVICE": facts.device,
         "PANCRAFTER_PRECISION": facts.precision,
     }
+    if scene.statistics.normalisation.base.any():
+        tags["PANCRAFTER_BASE"] = _numbers(scene.statistics.normalisation.base)
     if scene.notices:
         tags["PANCRAFTER_NOTICES"] = "; ".join(scene.notices)
     of_model = {
@@ -173,9 +176,15 @@ def run_facts(
         "registration": repr(registration),
         "grid, bands or nodata": repr(scene.output),
         LAYER_FACT: "" if options.confidence is None else str(options.confidence.absolute()),
-        "scale": repr(scene.statistics.scale),
+        "normalisation": repr([values.tolist() for values in vars(scene.statistics.normalisation).values()]),
         "MTF of MS": repr(scene.statistics.ms_mtf),
     }
+
+
+def _numbers(values: NDArray[np.float64]) -> str:
+    """Numbers of the bands; one for all of them where they are equal."""
+    texts = [f"{value:.9g}" for value in values]
+    return texts[0] if len({*texts}) == 1 else ",".join(texts)
 
 
 def _stamp(path: Path) -> tuple[int, int] | tuple[()]:

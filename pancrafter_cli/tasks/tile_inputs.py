@@ -18,7 +18,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class TileInputs:
-    """A window's network inputs in DN / scale, and what consistency needs of it."""
+    """A window's network inputs, normalised, and what consistency needs of it."""
 
     images: NetworkInputs
     observed: Observed
@@ -26,14 +26,14 @@ class TileInputs:
 
 @dataclass(frozen=True)
 class Observed:
-    """The MS pixels (C, h, w) centred in a window, in DN / scale, which of them count, and how they lie in it."""
+    """The MS pixels (C, h, w) centred in a window, normalised, which of them count, and how they lie in it."""
 
     ms: Float32
     valid: NDArray[np.bool_]
     plan: ConsistencyPlan
 
     def pull(self, sharp: Float32, steps: int) -> Float32:
-        """The sharp window (C, H, W), in DN / scale, after `steps` back-projections onto MS."""
+        """The sharp window (C, H, W), normalised, after `steps` back-projections onto MS."""
         return back_project(self.plan, sharp, self.ms, self.valid, steps)
 
 
@@ -53,7 +53,7 @@ def read_inputs(scene: Scene, rows: Span, cols: Span, *, matched: bool = True) -
     pan, _ = read_filled_pan(scene, plan.rows.pan, plan.cols.pan)
     gain = statistics.gain if matched else np.ones(1)
     offset = statistics.offset if matched else np.zeros(1)
-    # Fill and matching are in DN; the division comes last, so that float32 keeps what small DN differences hold.
+    # Fill and matching are in DN; normalising comes last, so that float32 keeps what small DN differences hold.
     images = network_inputs(plan, pan, ms, gain.astype(np.float32), offset.astype(np.float32), known)
     consistency = plan_consistency(scene.ms_map, rows, cols, statistics.ms_mtf)
     inner = tuple(
@@ -61,7 +61,9 @@ def read_inputs(scene: Scene, rows: Span, cols: Span, *, matched: bool = True) -
         for axis, first in ((consistency.rows, plan.rows.ms[0]), (consistency.cols, plan.cols.ms[0]))
     )
     observed = _observed(scene, ms[:, *inner], ms_valid[:, *inner], consistency)
-    return TileInputs(images.over(np.float32(statistics.scale)), observed)
+    of_pan = statistics.normalisation if matched else statistics.of_pan
+    normalised = of_pan.of(images.mpan), statistics.normalisation.of(images.lms), of_pan.of(images.lpan)
+    return TileInputs(NetworkInputs(*normalised), observed)
 
 
 def read_observed(scene: Scene, rows: Span, cols: Span) -> Observed:
@@ -92,4 +94,4 @@ def everywhere_known(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _observed(scene: Scene, ms: Float32, valid: NDArray[np.bool_], plan: ConsistencyPlan) -> Observed:
-    return Observed(ms / np.float32(scene.statistics.scale), valid, plan)
+    return Observed(scene.statistics.normalisation.of(ms), valid, plan)

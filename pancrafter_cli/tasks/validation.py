@@ -16,6 +16,7 @@ from pancrafter_cli.data.scenes import found_scene
 from pancrafter_cli.data.wald import Pair, reduce_scene, referenced_pair, write_pair
 from pancrafter_cli.errors import PancrafterError, TrainingError
 from pancrafter_cli.geometry.inputs import NetworkInputs
+from pancrafter_cli.geometry.normalisation import Normalisation
 from pancrafter_cli.geometry.sensors import mtf_of, sensor_from_metadata
 from pancrafter_cli.metrics.hypercomplex import q2n
 from pancrafter_cli.metrics.reduced import ergas, sam
@@ -43,22 +44,23 @@ class Scores:
 
 @dataclass(frozen=True)
 class Exam:
-    """The middle of a held-out scene: inputs in DN / scale, the truth (C, H, W) in DN, and what `exp` scores.
+    """The middle of a held-out scene: inputs, normalised, the truth (C, H, W) in DN, and what `exp` scores.
 
-    `scale` takes what the network makes to the truth's unit.
+    factor: of the DN, which SAM and the other indices need to be no small numbers.
     """
 
     name: str
     images: NetworkInputs
     truth: Float32
     valid: NDArray[np.bool_]
-    scale: np.float32
+    normalisation: Normalisation
+    factor: np.float32
     ratio: int
     exp: Scores
 
     def score(self, sharp: Float32) -> Scores:
-        """The indices of a product (C, H, W) in DN / scale."""
-        return _scores(self.truth, sharp * self.scale, self.ratio, self.valid)
+        """The indices of a product (C, H, W), normalised."""
+        return _scores(self.truth, self.normalisation.undone(sharp) * self.factor, self.ratio, self.valid)
 
 
 @dataclass(frozen=True)
@@ -126,12 +128,11 @@ def _prepare(folder: Path, matched: bool, nodata: Nodata | None) -> Exam:
         with open_scene(pan, [ms], SceneOptions(ms_mtf=mtf.ms_mean)) as reduced:
             reduced, _ = register(reduced, "off", local=True)
             images = read_inputs(reduced, (0, height), (0, width), matched=matched).images
-            own_scale = reduced.statistics.scale
-    factor = REFLECTANCE_FACTOR if looks_scaled(pair.truth) else 1.0
-    truth = pair.truth * np.float32(factor)
-    scale = np.float32(own_scale * factor)
-    exp = _scores(truth, images.lms * scale, pair.ratio, pair.valid)
-    return Exam(folder.name, images, truth, pair.valid, scale, pair.ratio, exp)
+            normalisation = reduced.statistics.normalisation
+    factor = np.float32(REFLECTANCE_FACTOR if looks_scaled(pair.truth) else 1.0)
+    truth = pair.truth * factor
+    exp = _scores(truth, normalisation.undone(images.lms) * factor, pair.ratio, pair.valid)
+    return Exam(folder.name, images, truth, pair.valid, normalisation, factor, pair.ratio, exp)
 
 
 def _middle(pair: Pair) -> Pair:
