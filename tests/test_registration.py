@@ -475,6 +475,27 @@ def far_off(shift: float, noise: float = 0.0, bands: int = 4) -> ArrayPair:
     return ArrayPair(pair.pan, ms, pair.pan_valid, np.ones(ms.shape, bool), GridMap(to_pan.rows, cols).inverse())
 
 
+def cut_out(pair: ArrayPair, first: int, size: int) -> ArrayPair:
+    """A square of so many MS pixels with the PAN over it."""
+    to_pan = pair.ms_map.inverse().rows
+    start = round(to_pan.scale * first + to_pan.offset)
+    length = round(to_pan.scale * size)
+    axis = AxisMap(to_pan.scale, to_pan.scale * first + to_pan.offset - start, size, length)
+    high, low = (np.s_[..., a : a + n, a : a + n] for a, n in ((start, length), (first, size)))
+    return ArrayPair(
+        pair.pan[high], pair.ms[low], pair.pan_valid[high], pair.ms_valid[low], GridMap(axis, axis).inverse()
+    )
+
+
+@pytest.mark.parametrize("size", [20, 22, 24, 25, 27, 30])
+def test_an_overlap_of_some_twenty_ms_pixels_is_enough(size: int) -> None:
+    pair = make_pair(shift=(0.5, -0.3))
+    found = [measured(cut_out(pair, first, size)) for first in range(3, pair.ms.shape[1] - size, 17)]
+    assert sum(shift.reliable for shift in found) >= 0.9 * len(found)
+    errors = [math.hypot(shift.dx - 0.5, shift.dy + 0.3) for shift in found if shift.reliable]
+    assert np.median(errors) < 0.08
+
+
 def test_images_of_different_places_are_told_from_images_without_detail() -> None:
     right, wrong = (summarise(window_shifts(far_off(shift))) for shift in (0, 25))
     assert not right.unrelated

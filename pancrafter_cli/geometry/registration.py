@@ -37,6 +37,7 @@ _UNRELATED = 0.25
 _TEXTURED = 0.5
 _MAX_ERROR = 0.15
 _WINDOW, _SMALL_WINDOW, _SMALLEST_WINDOW = 64, 24, 16  # MS pixels
+_LEAST_SEVERAL, _ROOM = 18, 4  # MS pixels: the least window of several, and how much longer the overlap then is
 _LARGEST_PAN_WINDOW = 2048
 _FEWEST_STARTS, _MOST_STARTS = 3, 8  # windows per axis; those of small scenes overlap
 _MOST_BANDS = 12
@@ -157,7 +158,8 @@ def _windows(pair: Readable) -> list[Window]:
     if min(height, width) < _SMALLEST_WINDOW:
         return []
     size = min(_WINDOW, max(_SMALL_WINDOW, min(height, width) // 2), max(8, int(_LARGEST_PAN_WINDOW / pair.ratio)))
-    tall, wide = min(size, height), min(size, width)
+    # Where a window would fill the overlap, smaller ones, of which there are several, can agree.
+    tall, wide = (min(size, length, max(_LEAST_SEVERAL, length - _ROOM)) for length in (height, width))
     return [(top + y, left + x, tall, wide) for y in _starts(height, tall) for x in _starts(width, wide)]
 
 
