@@ -22,7 +22,7 @@ from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.products import scene_in
 from pancrafter_cli.raster.register import Choice, register
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
-from pancrafter_cli.tasks.eval_options import FULL, H5_SUFFIXES, REDUCED, Contestant, EvalOptions
+from pancrafter_cli.tasks.eval_options import FULL, REDUCED, Contestant, EvalOptions, is_h5
 from pancrafter_cli.tasks.fusers import NETWORK
 from pancrafter_cli.tasks.readers import both, file_mask, file_pixels, scene_lms, scene_mask, scene_pan, scene_pan_low
 from pancrafter_cli.tasks.score import FULL_INDICES, REDUCED_INDICES
@@ -53,7 +53,7 @@ class Case:
 
 def cases(path: Path, options: EvalOptions) -> Iterator[Case]:
     """The cases of a scene folder or an h5 file."""
-    if path.suffix in H5_SUFFIXES:
+    if is_h5(path):
         for pair in h5_pairs(path):
             yield from _toolbox_cases(pair, options, mtf_of(options.sensor, len(pair.ms)))
         return

@@ -21,7 +21,7 @@ from pancrafter_cli.tasks.score import EXP, check_numbers
 FloatArray = NDArray[np.float64]
 
 REDUCED, FULL = "reduced", "full"
-H5_SUFFIXES = (".h5", ".hdf5")
+_H5_SUFFIXES = (".h5", ".hdf5")
 _SMALLEST = 32  # MS pixels a side: one block of Q and Q2n
 
 
@@ -85,6 +85,11 @@ class EvalResult:
     pictures: Mapping[tuple[str, str], Mapping[str, FloatArray]] = field(default_factory=dict, repr=False)
 
 
+def is_h5(path: Path) -> bool:
+    """Whether a scene is a file of PanCollection's layout, by its name."""
+    return path.suffix.lower() in _H5_SUFFIXES
+
+
 def contestants(
     methods: Sequence[str], models: Sequence[str] = (), consistency: Sequence[int] = ()
 ) -> tuple[Contestant, ...]:
@@ -143,15 +148,16 @@ def check(options: EvalOptions) -> None:
             raise UsageError(f"unknown method '{contestant.method}'", f"use {NETWORK}, {', '.join(METHODS)}")
     if not options.protocols or set(options.protocols) - {REDUCED, FULL}:
         raise UsageError(f"unknown protocol in {', '.join(options.protocols)}", f"use {REDUCED}, {FULL} or both")
-    toolbox = options.geometry == "toolbox" or any(path.suffix in H5_SUFFIXES for path in options.scenes)
-    if options.local_registration and toolbox:
-        raise UsageError(
-            "--local-registration is not for published patches, whose MS lies by convention", "leave it out for them"
-        )
     if any(not 0 <= s <= 8 for s in options.shifts):
         raise UsageError("--shift: expected MS pixels from 0 to 8", "for example --shift 0,0.5,1")
-    if options.shifts and (REDUCED not in options.protocols or options.geometry == "toolbox"):
-        raise UsageError("--shift needs the reduced protocol in the area geometry", "leave out the other flags")
+    if options.shifts and REDUCED not in options.protocols:
+        raise UsageError("--shift needs the reduced protocol", "add it, or leave out --protocol")
+    asked = {"--local-registration": options.local_registration, "--shift": options.shifts}
+    registered = [flag for flag, given in asked.items() if given]
+    if registered and any(_lies_by_convention(path, options) for path in options.scenes):
+        raise UsageError(
+            f"{', '.join(registered)}: not for published patches, whose MS lies by convention", "leave it out for them"
+        )
 
 
 def _check_scenes(scenes: Sequence[Path]) -> None:
@@ -164,9 +170,14 @@ def _check_scenes(scenes: Sequence[Path]) -> None:
             raise UsageError(f"{path}: another scene is called {path.name} too", "give their folders different names")
 
 
+def _lies_by_convention(path: Path, options: EvalOptions) -> bool:
+    """Whether the MS of a scene lies at 4k + 2 whatever its files say; nothing is registered then."""
+    return options.geometry == "toolbox" or is_h5(path)
+
+
 def settings(options: EvalOptions) -> dict[str, str]:
     """What the numbers depend on, for people."""
-    patches = [options.geometry == "toolbox" or path.suffix in H5_SUFFIXES for path in options.scenes]
+    patches = [_lies_by_convention(path, options) for path in options.scenes]
     lying = {"registration": "none", "local registration": "none", "geometry": "MS samples at 4k + 2"}
     if not all(patches):
         local = "of all methods" if locally(options.registration, options.local_registration) else "none"
