@@ -13,9 +13,11 @@ import h5py
 import numpy as np
 import pytest
 import rasterio
+from typer.testing import CliRunner
 
 from pancrafter_cli import sharpen
-from pancrafter_cli.errors import GeometryError, MetricError, PancrafterError, RasterError, UsageError
+from pancrafter_cli.cli import main
+from pancrafter_cli.errors import GeometryError, MetricError, OutputError, PancrafterError, RasterError, UsageError
 from pancrafter_cli.geometry.sensors import mtf_of
 from pancrafter_cli.geometry.toolbox import decimate, mtf_lowpass, upsample23
 from pancrafter_cli.metrics.streaming import reduced_scores
@@ -523,3 +525,51 @@ def test_the_eval_command_writes_its_report(scene: Path) -> None:
     assert "ERGAS" in done.stdout
     assert (scene / "out" / "index.html").exists()
     assert pancrafter("eval", scene, "--methods", "magic").returncode == 2
+
+
+EVAL = "--methods", "exp", "--protocol", "reduced", "--no-progress"
+
+
+def measuring(command: str, scene: Path) -> list[str]:
+    """Arguments of `eval` or `score` for a scene."""
+    if command == "eval":
+        return ["eval", str(scene), *EVAL]
+    return ["score", str(scene / "truth.tif"), "--reference", str(scene / "truth.tif")]
+
+
+def test_the_eval_command_tells_failed_scenes_and_keeps_the_others(scene: Path, tmp_path: Path) -> None:
+    write_pair(tmp_path / "small", seed=5, pan_size=64, ratio=4, bands=3)
+    done = pancrafter("eval", scene, tmp_path / "small", *EVAL, "--report", tmp_path / "out")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "scene: reduced resolution" in done.stdout
+    assert "failed: small: only 16 MS pixels" in done.stdout
+    assert "hint: evaluate a larger scene" in done.stdout
+    assert (tmp_path / "out" / "index.html").exists()
+
+
+@pytest.mark.parametrize("command", ["eval", "score"])
+def test_a_report_that_cannot_be_written_is_told_first(
+    scene: Path, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tasks.evaluate.evaluate", "tasks.score.score"):
+        monkeypatch.setattr(f"pancrafter_cli.{name}", lambda *given: pytest.fail("ran"))
+    (tmp_path / "file").write_text("x")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        found = CliRunner().invoke(main.app, [*measuring(command, scene), "--report", str(folder)])
+        assert isinstance(found.exception, OutputError), found.output
+        assert "is no folder" in found.exception.message
+
+
+@pytest.mark.parametrize("json_too", [(), ("--json",)])
+@pytest.mark.parametrize("command", ["eval", "score"])
+def test_the_numbers_are_told_also_where_the_report_fails(
+    scene: Path, tmp_path: Path, command: str, json_too: tuple[str, ...]
+) -> None:
+    (tmp_path / "out" / "index.html").mkdir(parents=True)
+    done = pancrafter(*measuring(command, scene), "--report", tmp_path / "out", *json_too)
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    if json_too:
+        assert "ergas" in str(json.loads(done.stdout))
+    else:
+        assert "ERGAS" in done.stdout

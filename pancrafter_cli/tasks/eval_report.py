@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from pancrafter_cli.errors import OutputError
 from pancrafter_cli.report.contents import Chart, Column, EvalReport, Layer, Row, SceneReport, Series, Table
-from pancrafter_cli.report.page import cells, render_eval, write_page
+from pancrafter_cli.report.page import cells, render_eval, write_pages
 from pancrafter_cli.report.pictures import stretch
 from pancrafter_cli.tasks.eval_options import FULL, REDUCED, EvalResult, EvalRow, FloatArray, means
 from pancrafter_cli.tasks.score import EXP
@@ -70,9 +69,13 @@ def to_markdown(result: EvalResult) -> str:
     """All tables as Markdown, the best of each column in bold."""
     parts = [_markdown(t) for t in (*mean_tables(result), *curve_tables(result))]
     parts += [_markdown(table) for _, _, table in scene_tables(result)]
-    settings = "\n".join(f"- {name}: {value}" for name, value in result.settings.items())
-    warnings = "\n".join(f"- {w}" for w in result.warnings)
-    return "\n\n".join([*parts, f"Settings\n\n{settings}", *([f"Warnings\n\n{warnings}"] if warnings else [])]) + "\n"
+    lists = {
+        "Settings": [f"{name}: {value}" for name, value in result.settings.items()],
+        "Warnings": result.warnings,
+        "Failed": [failure.message for failure in result.failed],
+    }
+    parts += ["\n".join([f"{title}\n", *(f"- {item}" for item in items)]) for title, items in lists.items() if items]
+    return "\n\n".join(parts) + "\n"
 
 
 def to_csv(result: EvalResult) -> str:
@@ -88,32 +91,27 @@ def to_csv(result: EvalResult) -> str:
 
 
 def to_json(result: EvalResult) -> str:
-    """Rows, means and settings."""
+    """Rows, means, settings, and the scenes that failed."""
     document = {
         "rows": [asdict(row) for row in result.rows],
         "curve": [asdict(row) for row in result.curve],
         "means": {p: means(result.rows, p) for p in (REDUCED, FULL)},
         "settings": dict(result.settings),
         "warnings": list(result.warnings),
+        "failed": [asdict(failure) for failure in result.failed],
     }
     return json.dumps(document, indent=2)
 
 
 def write_evaluation(result: EvalResult, folder: Path) -> list[Path]:
     """Write eval.md, eval.csv, eval.json and index.html into a folder. Raises OutputError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror})", "choose another folder") from error
-    makers: Mapping[str, Callable[[EvalResult], str]] = {
-        "eval.md": to_markdown,
-        "eval.csv": to_csv,
-        "eval.json": to_json,
-        "index.html": lambda r: render_eval(_report(r)),
+    pages = {
+        "eval.md": to_markdown(result),
+        "eval.csv": to_csv(result),
+        "eval.json": to_json(result),
+        "index.html": render_eval(_report(result)),
     }
-    for name, make in makers.items():
-        write_page(folder / name, make(result))
-    return [folder / name for name in makers]
+    return write_pages(folder, pages)
 
 
 def _report(result: EvalResult) -> EvalReport:
@@ -131,7 +129,7 @@ def _report(result: EvalResult) -> EvalReport:
         scenes=tuple(scenes),
         charts=tuple(_charts(result)),
         settings=tuple(result.settings.items()),
-        notes=result.warnings,
+        notes=(*(f"Failed: {failure.message}" for failure in result.failed), *result.warnings),
     )
 
 
