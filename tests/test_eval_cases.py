@@ -21,10 +21,11 @@ from pancrafter_cli.errors import ModelError, PancrafterError, RasterError, Trai
 from pancrafter_cli.geometry.sensors import expected_peak, mtf_of
 from pancrafter_cli.raster.align import SceneOptions
 from pancrafter_cli.raster.products import scene_in
+from pancrafter_cli.tasks import eval_report
 from pancrafter_cli.tasks import evaluate as evaluating
 from pancrafter_cli.tasks.eval_cases import Case, cases
-from pancrafter_cli.tasks.eval_options import EvalOptions, EvalResult, contestants
-from pancrafter_cli.tasks.eval_report import curve_tables, write_evaluation
+from pancrafter_cli.tasks.eval_options import EvalOptions, EvalResult, EvalRow, contestants
+from pancrafter_cli.tasks.eval_report import curve_tables, to_markdown, write_evaluation
 from pancrafter_cli.tasks.evaluate import evaluate
 from pancrafter_cli.tasks.score import FUSED, ScoreOptions, score
 from pancrafter_cli.tasks.train import train
@@ -298,6 +299,32 @@ def test_other_errors_of_the_curve_name_the_shift(scene: Path, monkeypatch: pyte
     assert [failure.message for failure in result.failed] == ["scene: MS moved by 0.5 pixels: does not fit"]
     assert len(result.rows) == 1
     assert result.curve == ()
+
+
+def test_the_curve_has_means_only_where_all_scenes_have_a_value(tmp_path: Path) -> None:
+    def rows(scene: str, values: dict[float, float], registration: str) -> list[EvalRow]:
+        return [
+            EvalRow(scene, "reduced", "gsa", {"ergas": value}, 0.0, shift, registration)
+            for shift, value in values.items()
+        ]
+
+    curve = [
+        *rows("one", {0.0: 1.0, 1.0: 2.0, 2.0: 3.0}, "off"),
+        *rows("two", {0.0: 3.0, 1.0: 4.0, 2.0: 5.0}, "off"),
+        *rows("one", {0.0: 1.0, 1.0: 1.1}, "auto"),
+        *rows("two", {0.0: 3.0, 2.0: 3.5}, "auto"),
+    ]
+    scored = (EvalRow("one", "reduced", "gsa", {"ergas": 1.0}, 0.0),)
+    result = EvalResult(scored, tuple(curve), {}, ())
+    off, on = curve_tables(result)
+    assert off.rows[0].values == (2.0, 3.0, 4.0)
+    assert on.rows[0].values == (2.0, None, None)
+    assert [column.name for column in on.columns] == ["0", "1", "2"]
+    assert on.caption == "Mean ERGAS over 2 scenes, where all of them have one. Shifts are in MS pixels."
+    _, chart = eval_report._charts(result)
+    assert chart.series[0].y == (2.0, None, None)
+    assert "| gsa | 2.000 | - | - |" in to_markdown(result)
+    assert len(write_evaluation(result, tmp_path)) == 4
 
 
 def test_a_scene_counts_once(scene: Path, tmp_path: Path) -> None:

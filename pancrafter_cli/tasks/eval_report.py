@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -58,10 +59,10 @@ def curve_tables(result: EvalResult) -> list[Table]:
     for registration, title in (("off", "Shifted MS, registration off"), ("auto", "Shifted MS, registration on")):
         points = _curve_points(result.curve, registration)
         if points:
-            shifts = sorted({shift for values in points.values() for shift in values})
-            columns = tuple(Column(f"{shift:g}", "low", 3) for shift in shifts)
-            rows = tuple(Row(method, tuple(values.get(s) for s in shifts)) for method, values in points.items())
-            tables.append(Table(title, columns, rows, "Mean ERGAS by shift in MS pixels.", "method"))
+            columns = tuple(Column(f"{shift:g}", "low", 3) for shift in next(iter(points.values())))
+            rows = tuple(Row(method, tuple(values.values())) for method, values in points.items())
+            caption = f"{_curve_caption(result.curve)} Shifts are in MS pixels."
+            tables.append(Table(title, columns, rows, caption, "method"))
     return tables
 
 
@@ -154,21 +155,29 @@ def _charts(result: EvalResult) -> list[Chart]:
     for registration, title in (("off", "registration off"), ("auto", "registration on")):
         points = _curve_points(result.curve, registration)
         if points:
-            series = tuple(
-                Series(method, tuple(sorted(values)), tuple(values[s] for s in sorted(values)))
-                for method, values in points.items()
-            )
-            charts.append(Chart(f"ERGAS with MS moved, {title}", "shift in MS pixels", "mean ERGAS", series))
+            series = tuple(Series(method, tuple(values), tuple(values.values())) for method, values in points.items())
+            title = f"ERGAS with MS moved, {title}"
+            charts.append(Chart(title, "shift in MS pixels", "mean ERGAS", series, _curve_caption(result.curve)))
     return charts
 
 
-def _curve_points(rows: Sequence[EvalRow], registration: str) -> dict[str, dict[float, float]]:
-    """Mean ERGAS by method and shift."""
-    collected: dict[str, dict[float, list[float]]] = {}
-    for row in rows:
-        if row.registration == registration:
-            collected.setdefault(row.method, {}).setdefault(row.shift, []).append(row.scores["ergas"])
-    return {m: {s: float(np.mean(v)) for s, v in values.items()} for m, values in collected.items()}
+def _curve_points(rows: Sequence[EvalRow], registration: str) -> dict[str, dict[float, float | None]]:
+    """Mean ERGAS by method and shift, None where not all scenes of the curve have one: means of others say nothing."""
+    scenes, shifts = {row.scene for row in rows}, sorted({row.shift for row in rows})
+    own = [row for row in rows if row.registration == registration]
+    points: dict[str, dict[float, float | None]] = {}
+    for method in dict.fromkeys(row.method for row in own):
+        points[method] = {}
+        for shift in shifts:
+            found = {row.scene: row.scores["ergas"] for row in own if (row.method, row.shift) == (method, shift)}
+            points[method][shift] = statistics.fmean(found.values()) if found.keys() == scenes else None
+    return points
+
+
+def _curve_caption(rows: Sequence[EvalRow]) -> str:
+    """Over what scenes the curve goes."""
+    count = len({row.scene for row in rows})
+    return f"Mean ERGAS over {count} scenes, where all of them have one." if count > 1 else "ERGAS of one scene."
 
 
 def _markdown(table: Table) -> str:
