@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from typer.testing import CliRunner
 
 from pancrafter_cli import sharpen
@@ -251,6 +252,73 @@ def test_scaled_data_are_warned_about(scene: Path) -> None:
     with ExitStack() as stack:
         result = score(ScoreOptions(scene / "scaled.tif", reference=scene / "scaled.tif"), stack).result
     assert any("fractions" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("over", [(True, False), (False, True), (True, True)])
+def test_a_product_whose_rows_run_the_other_way_scores_as_it_lies(scene: Path, over: tuple[bool, bool]) -> None:
+    product = cut_away_a_third(scene / "truth.tif")
+    pair = {"pan": scene / "pan.tif", "ms": (scene / "ms.tif",)}
+    with rasterio.open(product, "r+") as file:
+        image, transform = file.read(), file.transform
+        image[:, :100] += 7
+        file.write(image)
+    rows, cols = over
+    image = image[:, :: -1 if rows else 1, :: -1 if cols else 1]
+    transform = transform @ Affine.translation(256 * cols, 256 * rows)
+    transform = transform @ Affine.scale(-1 if cols else 1, -1 if rows else 1)
+    turned = write_tif(scene / "turned.tif", image, FileFacts(transform=transform, nodata=0))
+    for given in ({"reference": scene / "truth.tif"}, pair):
+        assert scored(ScoreOptions(turned, **given)) == scored(ScoreOptions(product, **given))
+
+
+def stating(scene: Path, name: str, **facts: Any) -> Path:
+    with rasterio.open(scene / "truth.tif") as file:
+        image, transform = file.read(), file.transform
+    return write_tif(scene / name, image, FileFacts(transform=transform, **facts))
+
+
+BANDS = ["blue", "green", "red", "nir"]
+
+
+def doubts(product: Path, **given: Any) -> tuple[str, ...]:
+    with ExitStack() as stack:
+        return score(ScoreOptions(product, **given), stack).result.warnings
+
+
+def test_bands_of_the_same_names_in_another_order_are_refused(scene: Path) -> None:
+    product = stating(scene, "product.tif", descriptions=["NIR", "Blue", "green", "red"])
+    reference = stating(scene, "reference.tif", descriptions=BANDS)
+    with pytest.raises(MetricError, match=r"product\.tif: band 1 is called NIR, .* blue: .* another order") as raised:
+        doubts(product, reference=reference)
+    assert "gdal_translate -b 2 -b 3 -b 4 -b 1 IN OUT" in raised.value.hint
+    with rasterio.open(scene / "ms.tif", "r+") as file:
+        file.descriptions = BANDS
+    with pytest.raises(MetricError, match="that of MS blue"):
+        doubts(product, pan=scene / "pan.tif", ms=(scene / "ms.tif",))
+    assert doubts(reference, pan=scene / "pan.tif", ms=(scene / "ms.tif",)) == ()
+
+
+def test_bands_of_other_names_are_told(scene: Path) -> None:
+    reference = stating(scene, "reference.tif", descriptions=BANDS)
+    (told,) = doubts(stating(scene, "product.tif", descriptions=["B2", "B3", "B4", "B8"]), reference=reference)
+    assert told.startswith("band 1 is called B2, that of the reference")
+    assert told.endswith("bands are compared in their order")
+    some = stating(scene, "some.tif", descriptions=["nir", "", "", ""])
+    for product in (scene / "truth.tif", some, stating(scene, "same.tif", descriptions=["Blue ", *BANDS[1:]])):
+        assert doubts(product, reference=reference) == ()
+
+
+def test_dn_of_two_scales_are_refused_and_those_of_one_are_told(scene: Path) -> None:
+    scaled = stating(scene, "scaled.tif", scales=[1.0, 0.1, 0.1, 0.1], offsets=[0.0, -100.0, -100.0, -100.0])
+    nearly = stating(scene, "nearly.tif", scales=[1.0, *[float(np.float32(0.1))] * 3], offsets=[0.0, *[-100.0] * 3])
+    other = stating(scene, "other.tif", scales=[0.5] * 4)
+    with pytest.raises(MetricError, match=r"all\.tif: band 2 has scale 0\.1 and offset -100, .* scale 0\.5 and"):
+        doubts(stating(scene, "all.tif", scales=[0.5, 0.1, 0.1, 0.1], offsets=[0.0, *[-100.0] * 3]), reference=other)
+    for product, reference in ((scaled, scene / "truth.tif"), (scene / "truth.tif", scaled)):
+        (told,) = doubts(product, reference=reference)
+        assert told.startswith("band 2 has scale ")
+        assert told.endswith("DN are compared as they are stored")
+    assert doubts(scaled, reference=nearly) == ()
 
 
 def test_the_score_report_is_one_page_with_everything(scene: Path, tmp_path: Path) -> None:
