@@ -202,6 +202,31 @@ def test_what_nobody_expected_is_told_with_its_trace(tmp_path: Path, monkeypatch
         evaluate(EvalOptions((two,), contestants(["exp"]), ("full",)))
 
 
+def test_memory_that_is_not_enough_for_one_scene_may_be_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = two_scenes(tmp_path, (192, 192))
+    run_case = evaluating._run_case
+
+    def failing(case: Case, options: EvalOptions) -> Any:
+        if case.name == "one":
+            raise MemoryError
+        return run_case(case, options)
+
+    monkeypatch.setattr(evaluating, "_run_case", failing)
+    options = EvalOptions((one, two), contestants(["exp"]), ("full",))
+    result = evaluate(options)
+    assert [row.scene for row in result.rows] == ["two"]
+    (failure,) = result.failed
+    assert (failure.message, failure.error, failure.traceback) == (
+        "one: there is not enough memory",
+        "MemoryError",
+        "",
+    )
+    with pytest.raises(PancrafterError, match="one: there is not enough memory"):
+        evaluate(replace(options, scenes=(one,)))
+
+
 def test_where_nothing_could_be_scored_all_scenes_say_why(tmp_path: Path) -> None:
     scenes = two_scenes(tmp_path, (64, 32))
     with pytest.raises(RasterError, match=r"one: only 16 MS pixels.*; two: only 8 MS pixels") as raised:

@@ -62,23 +62,28 @@ def evaluate(options: EvalOptions, progress: Progress = lambda what, done, total
     for model in dict.fromkeys(c.model for c in options.contestants if c.method == NETWORK):
         network_runner(model, options.device)  # raises now what every scene would
     parts: list[_Part] = []
-    failed: list[tuple[Path, Exception]] = []
+    failed: list[Failure] = []
+    errors: list[PancrafterError] = []
+    unexpected: Exception | None = None
     for done, path in enumerate(options.scenes):
         progress(scene_name(path), done, len(options.scenes))
         try:
             for part in _scene_parts(path, options):
                 parts.append(part)
         except Exception as error:
-            failed.append((path, _naming(path, error)))
+            errors.append(_told(path, error))
+            failed.append(_failure(path, error, errors[-1]))
+            if failed[-1].traceback:
+                unexpected = unexpected or error
     rows = tuple(row for part in parts for row in part.rows)
     if failed and not rows:
-        raise _all_of([error for _, error in failed]) from failed[0][1]
+        raise unexpected or _all_of(errors)
     return EvalResult(
         rows=rows,
         curve=tuple(row for part in parts for row in part.curve),
         settings=settings(options),
         warnings=tuple(dict.fromkeys(text for part in parts for text in part.warnings)),
-        failed=tuple(_failure(path, error) for path, error in failed),
+        failed=tuple(failed),
         pictures={key: crops for part in parts for key, crops in part.pictures.items()},
     )
 
@@ -91,7 +96,7 @@ def _look_at(path: Path) -> None:
         else:
             scene_in(path)
     except PancrafterError as error:
-        raise _naming(path, error) from error
+        raise _told(path, error) from error
 
 
 def _scene_parts(path: Path, options: EvalOptions) -> Iterator[_Part]:
@@ -103,34 +108,31 @@ def _scene_parts(path: Path, options: EvalOptions) -> Iterator[_Part]:
             yield _curve(case, case.pair, options)
 
 
-def _naming(path: Path, error: Exception) -> Exception:
-    """The error with the scene's name before its message, unless it begins with the name or a path that begins so."""
-    if not isinstance(error, PancrafterError):
-        return error
+def _told(path: Path, error: Exception) -> PancrafterError:
+    """What a scene raised, its name first unless the message begins with it or with a path that begins so.
+
+    It is a new error, for the old one holds the memory of where it was raised.
+    """
     name = scene_name(path)
-    begins = f"{re.escape(name)}(-[0-9]+)?: |{re.escape(str(path))}(: |{re.escape(os.sep)})"  # a patch has a number
-    if re.match(begins, error.message):
-        return error
-    return type(error)(f"{name}: {error.message}", error.hint)
-
-
-def _failure(path: Path, error: Exception) -> Failure:
-    kind = type(error).__name__
-    if isinstance(error, PancrafterError):
-        return Failure(scene_name(path), error.message, error.hint, kind)
     if isinstance(error, MemoryError):
-        return Failure(scene_name(path), f"{scene_name(path)}: there is not enough memory", "free some", kind)
-    text = f"{scene_name(path)}: {kind}: {error}"
-    return Failure(scene_name(path), text, error=kind, traceback="".join(traceback.format_exception(error)))
+        return PancrafterError(f"{name}: there is not enough memory", "free some, or give a smaller --size")
+    if not isinstance(error, PancrafterError):
+        return PancrafterError(f"{name}: {type(error).__name__}: {error}")
+    begins = f"{re.escape(name)}(-[0-9]+)?: |{re.escape(str(path))}(: |{re.escape(os.sep)})"  # a patch has a number
+    message = error.message if re.match(begins, error.message) else f"{name}: {error.message}"
+    return type(error)(message, error.hint)
 
 
-def _all_of(errors: list[Exception]) -> Exception:
-    """One error that says what all say, of the kind of the first; one that nobody expected before all others."""
-    expected = [error for error in errors if isinstance(error, PancrafterError)]
-    if len(expected) < len(errors):
-        return next(error for error in errors if error not in expected)
-    hints = dict.fromkeys(error.hint for error in expected if error.hint)
-    return type(expected[0])("; ".join(error.message for error in expected), "; ".join(hints))
+def _failure(path: Path, error: Exception, told: PancrafterError) -> Failure:
+    expected = isinstance(error, (PancrafterError, MemoryError))
+    trace = "" if expected else "".join(traceback.format_exception(error))
+    return Failure(scene_name(path), told.message, told.hint, type(error).__name__, trace)
+
+
+def _all_of(errors: list[PancrafterError]) -> PancrafterError:
+    """One error that says what all say, of the kind of the first."""
+    hints = dict.fromkeys(error.hint for error in errors if error.hint)
+    return type(errors[0])("; ".join(error.message for error in errors), "; ".join(hints))
 
 
 def _run_case(case: Case, options: EvalOptions) -> tuple[list[EvalRow], dict[str, FloatArray]]:
