@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import rasterio
 
 from pancrafter_cli.data.scenes import load_sources
 from pancrafter_cli.data.wald import referenced_pair
-from pancrafter_cli.errors import PancrafterError, RasterError, TrainingError, UsageError
+from pancrafter_cli.errors import ModelError, PancrafterError, RasterError, TrainingError, UsageError
 from pancrafter_cli.geometry.sensors import expected_peak, mtf_of
 from pancrafter_cli.raster.align import SceneOptions
 from pancrafter_cli.raster.products import scene_in
-from pancrafter_cli.tasks.eval_cases import cases
-from pancrafter_cli.tasks.eval_options import EvalOptions, EvalResult, contestants
-from pancrafter_cli.tasks.eval_report import curve_tables, write_evaluation
+from pancrafter_cli.tasks import eval_report
+from pancrafter_cli.tasks import evaluate as evaluating
+from pancrafter_cli.tasks.eval_cases import Case, cases
+from pancrafter_cli.tasks.eval_options import EvalOptions, EvalResult, EvalRow, contestants
+from pancrafter_cli.tasks.eval_report import curve_tables, to_markdown, write_evaluation
 from pancrafter_cli.tasks.evaluate import evaluate
 from pancrafter_cli.tasks.score import FUSED, ScoreOptions, score
 from pancrafter_cli.tasks.train import train
-from tests.pairs import write_pair
+from tests.pairs import textured, write_pair
 from tests.scene_factory import FileFacts, write_tif
 from tests.training_setup import recipe, write_scenes
 
@@ -151,6 +156,200 @@ def test_a_shift_that_registration_refuses_has_no_point_and_ends_nothing(scene: 
         "Shifted MS, registration on",
     ]
     assert len(write_evaluation(result, tmp_path / "report")) == 4
+
+
+def two_scenes(tmp_path: Path, sizes: tuple[int, int], names: tuple[str, str] = ("one", "two")) -> tuple[Path, Path]:
+    """Two scenes without a reference, of so many PAN pixels a side."""
+    for seed, (name, size) in enumerate(zip(names, sizes, strict=True)):
+        write_pair(tmp_path / name, seed=seed, pan_size=size, ratio=4, bands=2)
+    return tmp_path / names[0], tmp_path / names[1]
+
+
+def test_a_scene_that_fails_leaves_the_others_and_what_came_before(tmp_path: Path) -> None:
+    one, two = two_scenes(tmp_path, (192, 64))
+    options = EvalOptions((one, two), contestants(["exp"]), ("full", "reduced"))
+    result = evaluate(options)
+    assert {(row.scene, row.protocol) for row in result.rows} == {("one", "reduced"), ("one", "full")}
+    (failure,) = result.failed
+    assert (failure.scene, failure.error, failure.traceback) == ("two", "RasterError", "")
+    assert failure.message.startswith("two: only 16 MS pixels")
+    write_evaluation(result, tmp_path / "report")
+    assert json.loads((tmp_path / "report/eval.json").read_text())["failed"][0]["scene"] == "two"
+    for name in ("eval.md", "index.html"):
+        assert "two: only 16 MS pixels" in (tmp_path / "report" / name).read_text()
+
+
+def test_what_nobody_expected_is_told_with_its_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = two_scenes(tmp_path, (192, 192))
+    run_case = evaluating._run_case
+
+    def failing(case: Case, options: EvalOptions) -> Any:
+        if case.name == "two" and case.protocol == "full":
+            raise ZeroDivisionError("of ours")
+        return run_case(case, options)
+
+    monkeypatch.setattr(evaluating, "_run_case", failing)
+    result = evaluate(EvalOptions((one, two), contestants(["exp"])))
+    assert [(row.scene, row.protocol) for row in result.rows] == [
+        ("one", "reduced"),
+        ("one", "full"),
+        ("two", "reduced"),
+    ]
+    (failure,) = result.failed
+    assert failure.message == "two: ZeroDivisionError: of ours"
+    assert "Traceback" in failure.traceback
+    with pytest.raises(ZeroDivisionError):
+        evaluate(EvalOptions((two,), contestants(["exp"]), ("full",)))
+
+
+def test_memory_that_is_not_enough_for_one_scene_may_be_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = two_scenes(tmp_path, (192, 192))
+    run_case = evaluating._run_case
+
+    def failing(case: Case, options: EvalOptions) -> Any:
+        if case.name == "one":
+            raise MemoryError
+        return run_case(case, options)
+
+    monkeypatch.setattr(evaluating, "_run_case", failing)
+    options = EvalOptions((one, two), contestants(["exp"]), ("full",))
+    result = evaluate(options)
+    assert [row.scene for row in result.rows] == ["two"]
+    (failure,) = result.failed
+    assert (failure.message, failure.error, failure.traceback) == (
+        "one: there is not enough memory",
+        "MemoryError",
+        "",
+    )
+    with pytest.raises(PancrafterError, match="one: there is not enough memory"):
+        evaluate(replace(options, scenes=(one,)))
+
+
+def test_where_nothing_could_be_scored_all_scenes_say_why(tmp_path: Path) -> None:
+    scenes = two_scenes(tmp_path, (64, 32))
+    with pytest.raises(RasterError, match=r"one: only 16 MS pixels.*; two: only 8 MS pixels") as raised:
+        evaluate(EvalOptions(scenes, contestants(["exp"]), ("reduced",)))
+    assert raised.value.hint.count("evaluate a larger scene") == 1
+
+
+@pytest.mark.parametrize("wrong", ["nowhere", "nowhere.h5", "empty"])
+def test_what_is_no_scene_is_told_before_anything_is_run(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(evaluating, "_run_case", lambda case, options: pytest.fail("ran"))
+    with pytest.raises(PancrafterError, match=wrong):
+        evaluate(EvalOptions((scene, tmp_path / wrong), contestants(["exp"])))
+
+
+@pytest.mark.parametrize("given", [{"contestants": contestants(["exp", "network"], ["nothing"])}, {"sensor": "hubble"}])
+def test_what_no_scene_can_have_is_told_before_anything_is_run(
+    scene: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(evaluating, "_run_case", lambda case, options: pytest.fail("ran"))
+    with pytest.raises(UsageError, match=r"^unknown"):
+        evaluate(replace(EvalOptions((scene,), contestants(["exp"])), **given))
+
+
+def test_an_error_names_its_scene_whatever_its_words_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, other = two_scenes(tmp_path, (16, 16), ("a", "only"))
+    options = EvalOptions((small,), contestants(["exp"]), ("reduced",))
+    with pytest.raises(PancrafterError, match=r"^a: only 4 MS pixels"):
+        evaluate(options)
+    with pytest.raises(PancrafterError, match=r"^only: only 4 MS pixels"):
+        evaluate(replace(options, scenes=(other,)))
+    monkeypatch.chdir(small)
+    with pytest.raises(PancrafterError, match=r"^a: only 4 MS pixels"):
+        evaluate(replace(options, scenes=(Path(),)))
+
+
+def test_a_scene_is_called_as_its_folder_however_that_is_named(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = EvalOptions((Path(),), contestants(["exp"]), ("reduced",))
+    monkeypatch.chdir(scene)
+    assert [row.scene for row in evaluate(options).rows] == ["scene"]
+    (scene / "below").mkdir()
+    monkeypatch.chdir(scene / "below")
+    assert [row.scene for row in evaluate(replace(options, scenes=(Path(".."),))).rows] == ["scene"]
+
+
+def h5_of_one(path: Path, count: int = 1) -> Path:
+    gt = np.stack([np.rint(textured(2, 128, seed)) for seed in range(count)]) if count else np.zeros((0, 2, 128, 128))
+    with h5py.File(path, "w") as file:
+        file["gt"], file["lms"], file["ms"] = gt, gt, gt[..., 2::4, 2::4]
+        file["pan"] = gt.mean(axis=1, keepdims=True)
+    return path
+
+
+def test_patches_of_files_that_differ_in_their_suffix_are_not_one_scene(scene: Path, tmp_path: Path) -> None:
+    files = h5_of_one(tmp_path / "t.h5"), h5_of_one(tmp_path / "t.hdf5")
+    with pytest.raises(UsageError, match="another scene is called t too"):
+        evaluate(EvalOptions(files, contestants(["exp"])))
+    patch = scene.rename(tmp_path / "t-000")
+    with pytest.raises(UsageError, match="another scene is called t-000 too"):
+        evaluate(EvalOptions((files[0], patch), contestants(["exp"])))
+
+
+def test_suffixes_of_h5_files_may_be_in_capitals(tmp_path: Path) -> None:
+    result = evaluate(EvalOptions((h5_of_one(tmp_path / "T2.H5"),), contestants(["exp"])))
+    assert [row.scene for row in result.rows] == ["T2-000", "T2-000"]
+
+
+def test_an_h5_file_without_patches_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RasterError, match="its sets have shapes"):
+        evaluate(EvalOptions((h5_of_one(tmp_path / "none.h5", 0),), contestants(["exp"])))
+
+
+def test_a_shift_that_leaves_nothing_to_score_has_no_point_and_ends_nothing(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    truth = write_pair(small, seed=5, pan_size=80, ratio=4, bands=2)
+    write_like(small / "pan.tif", np.rint(truth).astype(np.uint16), small / "gt.tif")
+    result = evaluate(EvalOptions((small,), contestants(["exp"]), ("reduced",), shifts=(0.0, 8.0)))
+    assert {row.shift for row in result.curve if row.registration == "off"} == {0.0}
+    assert any(warning.startswith("small, MS moved by 8 pixels: ") for warning in result.warnings)
+    assert result.failed == ()
+
+
+def test_other_errors_of_the_curve_name_the_shift(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fused(case: Case, contestant: Any, files: Any, options: Any, registration: Any, *rest: Any) -> Any:
+        if registration == "auto":
+            raise ModelError("does not fit")
+        return was(case, contestant, files, options, registration, *rest)
+
+    was = evaluating.fused
+    monkeypatch.setattr(evaluating, "fused", fused)
+    options = EvalOptions((scene,), contestants(["exp"]), ("reduced",), shifts=(0.5,), registration="off")
+    result = evaluate(options)
+    assert [failure.message for failure in result.failed] == ["scene: MS moved by 0.5 pixels: does not fit"]
+    assert len(result.rows) == 1
+    assert result.curve == ()
+
+
+def test_the_curve_has_means_only_where_all_scenes_have_a_value(tmp_path: Path) -> None:
+    def rows(scene: str, values: dict[float, float], registration: str) -> list[EvalRow]:
+        return [
+            EvalRow(scene, "reduced", "gsa", {"ergas": value}, 0.0, shift, registration)
+            for shift, value in values.items()
+        ]
+
+    curve = [
+        *rows("one", {0.0: 1.0, 1.0: 2.0, 2.0: 3.0}, "off"),
+        *rows("two", {0.0: 3.0, 1.0: 4.0, 2.0: 5.0}, "off"),
+        *rows("one", {0.0: 1.0, 1.0: 1.1}, "auto"),
+        *rows("two", {0.0: 3.0, 2.0: 3.5}, "auto"),
+    ]
+    scored = (EvalRow("one", "reduced", "gsa", {"ergas": 1.0}, 0.0),)
+    result = EvalResult(scored, tuple(curve), {}, ())
+    off, on = curve_tables(result)
+    assert off.rows[0].values == (2.0, 3.0, 4.0)
+    assert on.rows[0].values == (2.0, None, None)
+    assert [column.name for column in on.columns] == ["0", "1", "2"]
+    assert on.caption == "Mean ERGAS over 2 scenes, where all of them have one. Shifts are in MS pixels."
+    _, chart = eval_report._charts(result)
+    assert chart.series[0].y == (2.0, None, None)
+    assert "| gsa | 2.000 | - | - |" in to_markdown(result)
+    assert len(write_evaluation(result, tmp_path)) == 4
 
 
 def test_a_scene_counts_once(scene: Path, tmp_path: Path) -> None:

@@ -13,9 +13,12 @@ import h5py
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
+from typer.testing import CliRunner
 
 from pancrafter_cli import sharpen
-from pancrafter_cli.errors import GeometryError, MetricError, PancrafterError, RasterError, UsageError
+from pancrafter_cli.cli import main
+from pancrafter_cli.errors import GeometryError, MetricError, OutputError, PancrafterError, RasterError, UsageError
 from pancrafter_cli.geometry.sensors import mtf_of
 from pancrafter_cli.geometry.toolbox import decimate, mtf_lowpass, upsample23
 from pancrafter_cli.metrics.streaming import reduced_scores
@@ -251,6 +254,73 @@ def test_scaled_data_are_warned_about(scene: Path) -> None:
     assert any("fractions" in warning for warning in result.warnings)
 
 
+@pytest.mark.parametrize("over", [(True, False), (False, True), (True, True)])
+def test_a_product_whose_rows_run_the_other_way_scores_as_it_lies(scene: Path, over: tuple[bool, bool]) -> None:
+    product = cut_away_a_third(scene / "truth.tif")
+    pair = {"pan": scene / "pan.tif", "ms": (scene / "ms.tif",)}
+    with rasterio.open(product, "r+") as file:
+        image, transform = file.read(), file.transform
+        image[:, :100] += 7
+        file.write(image)
+    rows, cols = over
+    image = image[:, :: -1 if rows else 1, :: -1 if cols else 1]
+    transform = transform @ Affine.translation(256 * cols, 256 * rows)
+    transform = transform @ Affine.scale(-1 if cols else 1, -1 if rows else 1)
+    turned = write_tif(scene / "turned.tif", image, FileFacts(transform=transform, nodata=0))
+    for given in ({"reference": scene / "truth.tif"}, pair):
+        assert scored(ScoreOptions(turned, **given)) == scored(ScoreOptions(product, **given))
+
+
+def stating(scene: Path, name: str, **facts: Any) -> Path:
+    with rasterio.open(scene / "truth.tif") as file:
+        image, transform = file.read(), file.transform
+    return write_tif(scene / name, image, FileFacts(transform=transform, **facts))
+
+
+BANDS = ["blue", "green", "red", "nir"]
+
+
+def doubts(product: Path, **given: Any) -> tuple[str, ...]:
+    with ExitStack() as stack:
+        return score(ScoreOptions(product, **given), stack).result.warnings
+
+
+def test_bands_of_the_same_names_in_another_order_are_refused(scene: Path) -> None:
+    product = stating(scene, "product.tif", descriptions=["NIR", "Blue", "green", "red"])
+    reference = stating(scene, "reference.tif", descriptions=BANDS)
+    with pytest.raises(MetricError, match=r"product\.tif: band 1 is called NIR, .* blue: .* another order") as raised:
+        doubts(product, reference=reference)
+    assert "gdal_translate -b 2 -b 3 -b 4 -b 1 IN OUT" in raised.value.hint
+    with rasterio.open(scene / "ms.tif", "r+") as file:
+        file.descriptions = BANDS
+    with pytest.raises(MetricError, match="that of MS blue"):
+        doubts(product, pan=scene / "pan.tif", ms=(scene / "ms.tif",))
+    assert doubts(reference, pan=scene / "pan.tif", ms=(scene / "ms.tif",)) == ()
+
+
+def test_bands_of_other_names_are_told(scene: Path) -> None:
+    reference = stating(scene, "reference.tif", descriptions=BANDS)
+    (told,) = doubts(stating(scene, "product.tif", descriptions=["B2", "B3", "B4", "B8"]), reference=reference)
+    assert told.startswith("band 1 is called B2, that of the reference")
+    assert told.endswith("bands are compared in their order")
+    some = stating(scene, "some.tif", descriptions=["nir", "", "", ""])
+    for product in (scene / "truth.tif", some, stating(scene, "same.tif", descriptions=["Blue ", *BANDS[1:]])):
+        assert doubts(product, reference=reference) == ()
+
+
+def test_dn_of_two_scales_are_refused_and_those_of_one_are_told(scene: Path) -> None:
+    scaled = stating(scene, "scaled.tif", scales=[1.0, 0.1, 0.1, 0.1], offsets=[0.0, -100.0, -100.0, -100.0])
+    nearly = stating(scene, "nearly.tif", scales=[1.0, *[float(np.float32(0.1))] * 3], offsets=[0.0, *[-100.0] * 3])
+    other = stating(scene, "other.tif", scales=[0.5] * 4)
+    with pytest.raises(MetricError, match=r"all\.tif: band 2 has scale 0\.1 and offset -100, .* scale 0\.5 and"):
+        doubts(stating(scene, "all.tif", scales=[0.5, 0.1, 0.1, 0.1], offsets=[0.0, *[-100.0] * 3]), reference=other)
+    for product, reference in ((scaled, scene / "truth.tif"), (scene / "truth.tif", scaled)):
+        (told,) = doubts(product, reference=reference)
+        assert told.startswith("band 2 has scale ")
+        assert told.endswith("DN are compared as they are stored")
+    assert doubts(scaled, reference=nearly) == ()
+
+
 def test_the_score_report_is_one_page_with_everything(scene: Path, tmp_path: Path) -> None:
     with ExitStack() as stack:
         for number, options in enumerate(
@@ -474,6 +544,10 @@ def test_moving_ms_costs_and_registration_gives_it_back(tmp_path: Path) -> None:
         ({"contestants": CLASSICAL + CLASSICAL[:1]}, "exp: given twice"),
         ({"local_registration": True, "geometry": "toolbox"}, "local-registration"),
         ({"local_registration": True, "scenes": (Path("x.h5"),)}, "local-registration"),
+        ({"shifts": (0.0,), "geometry": "toolbox"}, "shift: not for published patches"),
+        ({"shifts": (0.0,), "scenes": (Path("x.h5"),)}, "shift: not for published patches"),
+        ({"shifts": (0.0,), "scenes": (Path("X.HDF5"),)}, "shift: not for published patches"),
+        ({"shifts": (0.0,), "protocols": ("full",)}, "shift needs the reduced protocol"),
         ({"cut": -1}, "cut"),
         ({"peak": math.nan}, "peak"),
         ({"size": 8}, "size"),
@@ -519,3 +593,51 @@ def test_the_eval_command_writes_its_report(scene: Path) -> None:
     assert "ERGAS" in done.stdout
     assert (scene / "out" / "index.html").exists()
     assert pancrafter("eval", scene, "--methods", "magic").returncode == 2
+
+
+EVAL = "--methods", "exp", "--protocol", "reduced", "--no-progress"
+
+
+def measuring(command: str, scene: Path) -> list[str]:
+    """Arguments of `eval` or `score` for a scene."""
+    if command == "eval":
+        return ["eval", str(scene), *EVAL]
+    return ["score", str(scene / "truth.tif"), "--reference", str(scene / "truth.tif")]
+
+
+def test_the_eval_command_tells_failed_scenes_and_keeps_the_others(scene: Path, tmp_path: Path) -> None:
+    write_pair(tmp_path / "small", seed=5, pan_size=64, ratio=4, bands=3)
+    done = pancrafter("eval", scene, tmp_path / "small", *EVAL, "--report", tmp_path / "out")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "scene: reduced resolution" in done.stdout
+    assert "failed: small: only 16 MS pixels" in done.stdout
+    assert "hint: evaluate a larger scene" in done.stdout
+    assert (tmp_path / "out" / "index.html").exists()
+
+
+@pytest.mark.parametrize("command", ["eval", "score"])
+def test_a_report_that_cannot_be_written_is_told_first(
+    scene: Path, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tasks.evaluate.evaluate", "tasks.score.score"):
+        monkeypatch.setattr(f"pancrafter_cli.{name}", lambda *given: pytest.fail("ran"))
+    (tmp_path / "file").write_text("x")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        found = CliRunner().invoke(main.app, [*measuring(command, scene), "--report", str(folder)])
+        assert isinstance(found.exception, OutputError), found.output
+        assert "is no folder" in found.exception.message
+
+
+@pytest.mark.parametrize("json_too", [(), ("--json",)])
+@pytest.mark.parametrize("command", ["eval", "score"])
+def test_the_numbers_are_told_also_where_the_report_fails(
+    scene: Path, tmp_path: Path, command: str, json_too: tuple[str, ...]
+) -> None:
+    (tmp_path / "out" / "index.html").mkdir(parents=True)
+    done = pancrafter(*measuring(command, scene), "--report", tmp_path / "out", *json_too)
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    if json_too:
+        assert "ergas" in str(json.loads(done.stdout))
+    else:
+        assert "ERGAS" in done.stdout

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -10,6 +12,9 @@ from pancrafter_cli.cli import options as opt
 from pancrafter_cli.cli.output import parse_point, print_table, step_progress
 from pancrafter_cli.cli.score import GeometryChoice
 from pancrafter_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from pancrafter_cli.tasks.eval_options import EvalResult
 
 EXAMPLES = """Examples:
 
@@ -51,12 +56,16 @@ def command(
     progress: opt.Progress = None,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Compare methods and models over scenes: reduced and full resolution, and robustness to misregistration."""
+    """Compare methods and models over scenes: reduced and full resolution, and robustness to misregistration.
+
+    A scene that fails does not stop the rest. The exit code is 1 if any scene failed.
+    """
     from pancrafter_cli.raster.align import parse_nodata
     from pancrafter_cli.raster.register import parse_registration
     from pancrafter_cli.raster.scene import SceneOptions
+    from pancrafter_cli.report.page import check_folder
     from pancrafter_cli.tasks.eval_options import EvalOptions, contestants
-    from pancrafter_cli.tasks.eval_report import curve_tables, mean_tables, scene_tables, to_json, write_evaluation
+    from pancrafter_cli.tasks.eval_report import write_evaluation
     from pancrafter_cli.tasks.evaluate import evaluate
 
     if "network" not in _parts(methods) and (model or consistency):
@@ -76,9 +85,26 @@ def command(
         device=device,
         scene=SceneOptions(ratio=ratio, ms_origin=parse_point(ms_origin, "--ms-origin"), nodata=parse_nodata(nodata)),
     )
+    if report is not None:
+        check_folder(report)
     with step_progress(progress) as tell:
         result = evaluate(options, tell)
-    files = write_evaluation(result, report) if report else []
+    files: list[Path] = []
+    try:
+        files = write_evaluation(result, report) if report else []
+    finally:
+        _tell(result, files, as_json)  # what was measured is told, whatever becomes of the report
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def _tell(result: EvalResult, files: list[Path], as_json: bool) -> None:
+    """All tables, warnings, failures and the files of the report; or the numbers for machines."""
+    from pancrafter_cli.tasks.eval_report import curve_tables, mean_tables, scene_tables, to_json
+
+    for failure in result.failed:
+        if failure.traceback:
+            print(f"{failure.scene}:\n{failure.traceback}", file=sys.stderr)
     if as_json:
         print(to_json(result))
         return
@@ -87,6 +113,10 @@ def command(
         print_table(table)
     for warning in result.warnings:
         print(f"warning: {warning}")
+    for failure in result.failed:
+        print(f"failed: {failure.message}")
+    for hint in dict.fromkeys(failure.hint for failure in result.failed if failure.hint):
+        print(f"hint: {hint}")
     for file in files:
         print(file)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from pancrafter_cli.cli import options as opt
 from pancrafter_cli.cli.output import parse_bands, parse_point, print_json, print_table
 from pancrafter_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from pancrafter_cli.tasks.score import Measured
 
 EXAMPLES = """Examples:
 
@@ -60,8 +64,9 @@ def command(
     from pancrafter_cli.raster.align import parse_nodata
     from pancrafter_cli.raster.register import parse_registration
     from pancrafter_cli.raster.scene import SceneOptions
+    from pancrafter_cli.report.page import check_folder
     from pancrafter_cli.tasks.score import ScoreOptions, score
-    from pancrafter_cli.tasks.score_report import score_table, write_score_report
+    from pancrafter_cli.tasks.score_report import write_score_report
 
     if full_res == (reference is not None):
         raise UsageError(
@@ -88,9 +93,22 @@ def command(
             dem=dem,
         ),
     )
+    shown = parse_bands(bands)
+    if report is not None:
+        check_folder(report)
+    page = None
     with ExitStack() as stack:
         measured = score(options, stack)
-        page = write_score_report(measured, report, parse_bands(bands)) if report else None
+        try:
+            page = write_score_report(measured, report, shown) if report else None
+        finally:
+            _tell(measured, page, as_json)  # what was measured is told, whatever becomes of the report
+
+
+def _tell(measured: Measured, page: Path | None, as_json: bool) -> None:
+    """The indices, what they depend on, warnings and where the report is; or the result for machines."""
+    from pancrafter_cli.tasks.score_report import score_table
+
     if as_json:
         print_json(measured.result)
         return

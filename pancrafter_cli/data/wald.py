@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ Float32 = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 _H5_SETS = ("ms", "lms", "pan")
+_H5_REMEDY = "expected the sets ms, lms, pan and perhaps gt, each (N, C, H, W), as PanCollection has them"
 NODATA = -9999.0
 
 
@@ -113,27 +114,42 @@ def toolbox_pair(name: str, product: ProductFiles) -> Pair:
     return _toolbox_pair(name, read_array(product.pan), read_array(product.ms[0]), truth)
 
 
-def h5_pairs(path: Path) -> Iterator[Pair]:
-    """The pairs of an h5 file in PanCollection's layout: `ms`, `lms`, `pan` and perhaps `gt`, each (N, C, H, W), DN.
+def h5_pairs(path: Path, name: str) -> Iterator[Pair]:
+    """The pairs of an h5 file as `h5_patches` counts them, in DN, called by the file's `name` and their number.
 
-    Raises RasterError when it is no such file.
+    Raises RasterError as that does, and for patches with gaps.
     """
-    remedy = "expected the sets ms, lms, pan and perhaps gt, each (N, C, H, W), as PanCollection has them"
+    for k in range(h5_patches(path)):
+        with _opened_h5(path) as file:
+            truth = np.asarray(file["gt"][k], np.float32) if "gt" in file else None
+            pan, ms = (np.asarray(file[images][k], np.float32) for images in ("pan", "ms"))
+        yield _toolbox_pair(f"{name}-{k:03d}", pan, ms, truth)
+
+
+def h5_patches(path: Path) -> int:
+    """How many patches there are in PanCollection's layout: `ms`, `lms`, `pan`, perhaps `gt`, each (N, C, H, W).
+
+    Raises RasterError when the file is of no such layout, or has none.
+    """
+    with _opened_h5(path) as file:
+        missing = [name for name in _H5_SETS if name not in file]
+        if missing:
+            found = ", ".join(file) or "nothing"
+            raise RasterError(f"{path}: has no set {' and '.join(missing)}; found {found}", _H5_REMEDY)
+        shapes = {name: file[name].shape for name in (*_H5_SETS, "gt") if name in file}
+    counts = {shape[0] for shape in shapes.values() if len(shape) == 4}
+    if any(len(shape) != 4 for shape in shapes.values()) or len(counts) != 1 or 0 in counts:
+        raise RasterError(f"{path}: its sets have shapes {shapes}", _H5_REMEDY)
+    return int(counts.pop())
+
+
+@contextmanager
+def _opened_h5(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
-            missing = [name for name in _H5_SETS if name not in file]
-            if missing:
-                found = ", ".join(file) or "nothing"
-                raise RasterError(f"{path}: has no set {' and '.join(missing)}; found {found}", remedy)
-            shapes = {name: file[name].shape for name in (*_H5_SETS, "gt") if name in file}
-            if any(len(s) != 4 for s in shapes.values()) or len({s[0] for s in shapes.values()}) != 1:
-                raise RasterError(f"{path}: its sets have shapes {shapes}", remedy)
-            for k in range(shapes["ms"][0]):
-                truth = np.asarray(file["gt"][k], np.float32) if "gt" in file else None
-                pan, ms = (np.asarray(file[name][k], np.float32) for name in ("pan", "ms"))
-                yield _toolbox_pair(f"{path.stem}-{k:03d}", pan, ms, truth)
+            yield file
     except OSError as error:
-        raise RasterError(f"{path}: not a readable h5 file ({error})", remedy) from error
+        raise RasterError(f"{path}: not a readable h5 file ({error})", _H5_REMEDY) from error
 
 
 def moved(pair: Pair, shift: tuple[float, float], *, with_truth: bool) -> Pair:

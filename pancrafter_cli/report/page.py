@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,7 @@ from pancrafter_cli.report.contents import Column, EvalReport, Row, ScoreReport,
 from pancrafter_cli.report.pictures import colour_bar, png_data_uri
 
 MISSING = "-"
+_ELSEWHERE = "choose another folder"
 _MINUS = "\N{MINUS SIGN}"
 
 
@@ -38,6 +40,28 @@ def render_score(report: ScoreReport) -> str:
 def render_eval(report: EvalReport) -> str:
     """The page of an evaluation: methods by indices, charts, and every scene with its crops."""
     return _environment().get_template("eval.html.j2").render(report=report)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise OutputError when pages cannot be written into a folder, which `write_pages` makes; nothing is made yet."""
+    above = folder.absolute()
+    while not os.path.lexists(above):
+        above = above.parent
+    if not os.path.isdir(above):  # noqa: PTH112 - never raises
+        raise OutputError(f"{folder}: {'' if above == folder.absolute() else f'{above} '}is no folder", _ELSEWHERE)
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder}: {above} may not be written into", _ELSEWHERE)
+
+
+def write_pages(folder: Path, pages: Mapping[str, str]) -> list[Path]:
+    """Write pages by name into a folder, which is made if need be; returns their paths. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror})", _ELSEWHERE) from error
+    for name, page in pages.items():
+        write_page(folder / name, page)
+    return [folder / name for name in pages]
 
 
 def write_page(path: Path, page: str) -> None:

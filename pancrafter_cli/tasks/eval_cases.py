@@ -22,7 +22,7 @@ from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.products import scene_in
 from pancrafter_cli.raster.register import Choice, register
 from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
-from pancrafter_cli.tasks.eval_options import FULL, H5_SUFFIXES, REDUCED, Contestant, EvalOptions
+from pancrafter_cli.tasks.eval_options import FULL, REDUCED, Contestant, EvalOptions, is_h5, scene_name
 from pancrafter_cli.tasks.fusers import NETWORK
 from pancrafter_cli.tasks.readers import both, file_mask, file_pixels, scene_lms, scene_mask, scene_pan, scene_pan_low
 from pancrafter_cli.tasks.score import FULL_INDICES, REDUCED_INDICES
@@ -53,13 +53,14 @@ class Case:
 
 def cases(path: Path, options: EvalOptions) -> Iterator[Case]:
     """The cases of a scene folder or an h5 file."""
-    if path.suffix in H5_SUFFIXES:
-        for pair in h5_pairs(path):
+    name = scene_name(path)
+    if is_h5(path):
+        for pair in h5_pairs(path, name):
             yield from _toolbox_cases(pair, options, mtf_of(options.sensor, len(pair.ms)))
         return
     product = scene_in(path)
     if options.geometry == "toolbox":
-        pair = toolbox_pair(path.name, product)  # by convention, whatever the files say of where they lie
+        pair = toolbox_pair(name, product)  # by convention, whatever the files say of where they lie
         sensor = (
             options.sensor
             or product.sensor
@@ -72,16 +73,16 @@ def cases(path: Path, options: EvalOptions) -> Iterator[Case]:
         mtf = mtf_of(options.sensor or product.sensor or sensor_from_metadata(scene.metadata), scene.bands)
         if REDUCED in options.protocols:
             if product.reference is not None:
-                pair = referenced_pair(path.name, product, mtf.ms, options.scene.nodata)
+                pair = referenced_pair(name, product, mtf.ms, options.scene.nodata)
             else:
-                pair = reduce_scene(scene, path.name, mtf.ms, options.size)
+                pair = reduce_scene(scene, name, mtf.ms, options.size)
             peak = expected_peak(mtf, scene.peaks[1], scene.dtype)
             values = pair.truth if pair.truth is not None else pair.ms
-            yield _case(values, path.name, REDUCED, mtf, pair=pair, peak=peak)
+            yield _case(values, name, REDUCED, mtf, pair=pair, peak=peak)
         if FULL in options.protocols:
             (row, height), (col, width) = (((n - min(_LOOK, n)) // 2, min(_LOOK, n)) for n in scene.ms_grid.shape)
             looks = scene.read_ms(row, col, height, width)
-            yield _case(looks[0][looks[1]], path.name, FULL, mtf, folder=path)
+            yield _case(looks[0][looks[1]], name, FULL, mtf, folder=path)
 
 
 def _toolbox_cases(pair: Pair, options: EvalOptions, mtf: SensorMtf) -> Iterator[Case]:

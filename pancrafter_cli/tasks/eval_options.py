@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from pancrafter_cli.classical.methods import METHODS
 from pancrafter_cli.errors import UsageError
+from pancrafter_cli.geometry.sensors import sensor_mtf
 from pancrafter_cli.metrics.lowpass import Geometry
 from pancrafter_cli.raster.register import DEFAULT_REGISTRATION, Choice, locally
 from pancrafter_cli.raster.scene import SceneOptions
@@ -21,7 +23,7 @@ from pancrafter_cli.tasks.score import EXP, check_numbers
 FloatArray = NDArray[np.float64]
 
 REDUCED, FULL = "reduced", "full"
-H5_SUFFIXES = (".h5", ".hdf5")
+_H5_SUFFIXES = (".h5", ".hdf5")
 _SMALLEST = 32  # MS pixels a side: one block of Q and Q2n
 
 
@@ -75,14 +77,40 @@ class EvalRow:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A scene that could not be evaluated to its end, and why.
+
+    error: the kind of failure; traceback: of one that nobody expected, else empty.
+    """
+
+    scene: str
+    message: str
+    hint: str = ""
+    error: str = ""
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
 class EvalResult:
-    """All rows, those of the robustness curve apart, and what they depend on."""
+    """All rows, those of the robustness curve apart, and what they depend on; `failed` tells what is missing."""
 
     rows: tuple[EvalRow, ...]
     curve: tuple[EvalRow, ...]
     settings: Mapping[str, str]
     warnings: tuple[str, ...]
+    failed: tuple[Failure, ...] = ()
     pictures: Mapping[tuple[str, str], Mapping[str, FloatArray]] = field(default_factory=dict, repr=False)
+
+
+def is_h5(path: Path) -> bool:
+    """Whether a scene is a file of PanCollection's layout, by its name."""
+    return path.suffix.lower() in _H5_SUFFIXES
+
+
+def scene_name(path: Path) -> str:
+    """What rows call a scene: its folder's name, of a link that of the link; of an h5 file its name without suffix."""
+    name = os.path.basename(os.path.abspath(path))  # noqa: PTH100, PTH119 - `..` has a name too, links keep theirs
+    return Path(name).stem if is_h5(path) else name
 
 
 def contestants(
@@ -136,6 +164,8 @@ def check(options: EvalOptions) -> None:
     if twice:
         raise UsageError(f"{', '.join(twice)}: given twice", "name every method, model and number of steps once")
     check_numbers(options.cut, options.peak)
+    if options.sensor is not None:
+        sensor_mtf(options.sensor)
     if options.size < _SMALLEST:
         raise UsageError(f"--size {options.size}: expected {_SMALLEST} MS pixels or more", "the default is 1024")
     for contestant in options.contestants:
@@ -143,30 +173,38 @@ def check(options: EvalOptions) -> None:
             raise UsageError(f"unknown method '{contestant.method}'", f"use {NETWORK}, {', '.join(METHODS)}")
     if not options.protocols or set(options.protocols) - {REDUCED, FULL}:
         raise UsageError(f"unknown protocol in {', '.join(options.protocols)}", f"use {REDUCED}, {FULL} or both")
-    toolbox = options.geometry == "toolbox" or any(path.suffix in H5_SUFFIXES for path in options.scenes)
-    if options.local_registration and toolbox:
-        raise UsageError(
-            "--local-registration is not for published patches, whose MS lies by convention", "leave it out for them"
-        )
     if any(not 0 <= s <= 8 for s in options.shifts):
         raise UsageError("--shift: expected MS pixels from 0 to 8", "for example --shift 0,0.5,1")
-    if options.shifts and (REDUCED not in options.protocols or options.geometry == "toolbox"):
-        raise UsageError("--shift needs the reduced protocol in the area geometry", "leave out the other flags")
+    if options.shifts and REDUCED not in options.protocols:
+        raise UsageError("--shift needs the reduced protocol", "add it, or leave out --protocol")
+    asked = {"--local-registration": options.local_registration, "--shift": options.shifts}
+    registered = [flag for flag, given in asked.items() if given]
+    if registered and any(_lies_by_convention(path, options) for path in options.scenes):
+        raise UsageError(
+            f"{', '.join(registered)}: not for published patches, whose MS lies by convention", "leave it out for them"
+        )
 
 
 def _check_scenes(scenes: Sequence[Path]) -> None:
     """Raise UsageError for scenes that would be counted as one, or one that would be counted twice."""
-    places = [path.resolve() for path in scenes]
-    for path, place in zip(scenes, places, strict=True):
+    places, names = [path.resolve() for path in scenes], [scene_name(path) for path in scenes]
+    files = {name for path, name in zip(scenes, names, strict=True) if is_h5(path)}
+    for path, place, name in zip(scenes, places, names, strict=True):
         if places.count(place) > 1:
             raise UsageError(f"{path}: given twice", "name every scene once")
-        if [other.name for other in scenes].count(path.name) > 1:
-            raise UsageError(f"{path}: another scene is called {path.name} too", "give their folders different names")
+        file, _, number = name.rpartition("-")
+        if names.count(name) > 1 or (file in files and number.isdecimal()):  # as patches of the file are called
+            raise UsageError(f"{path}: another scene is called {name} too", "give them different names")
+
+
+def _lies_by_convention(path: Path, options: EvalOptions) -> bool:
+    """Whether the MS of a scene lies at 4k + 2 whatever its files say; nothing is registered then."""
+    return options.geometry == "toolbox" or is_h5(path)
 
 
 def settings(options: EvalOptions) -> dict[str, str]:
     """What the numbers depend on, for people."""
-    patches = [options.geometry == "toolbox" or path.suffix in H5_SUFFIXES for path in options.scenes]
+    patches = [_lies_by_convention(path, options) for path in options.scenes]
     lying = {"registration": "none", "local registration": "none", "geometry": "MS samples at 4k + 2"}
     if not all(patches):
         local = "of all methods" if locally(options.registration, options.local_registration) else "none"

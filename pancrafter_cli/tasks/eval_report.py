@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from pancrafter_cli.errors import OutputError
 from pancrafter_cli.report.contents import Chart, Column, EvalReport, Layer, Row, SceneReport, Series, Table
-from pancrafter_cli.report.page import cells, render_eval, write_page
+from pancrafter_cli.report.page import cells, render_eval, write_pages
 from pancrafter_cli.report.pictures import stretch
 from pancrafter_cli.tasks.eval_options import FULL, REDUCED, EvalResult, EvalRow, FloatArray, means
 from pancrafter_cli.tasks.score import EXP
@@ -59,10 +59,10 @@ def curve_tables(result: EvalResult) -> list[Table]:
     for registration, title in (("off", "Shifted MS, registration off"), ("auto", "Shifted MS, registration on")):
         points = _curve_points(result.curve, registration)
         if points:
-            shifts = sorted({shift for values in points.values() for shift in values})
-            columns = tuple(Column(f"{shift:g}", "low", 3) for shift in shifts)
-            rows = tuple(Row(method, tuple(values.get(s) for s in shifts)) for method, values in points.items())
-            tables.append(Table(title, columns, rows, "Mean ERGAS by shift in MS pixels.", "method"))
+            columns = tuple(Column(f"{shift:g}", "low", 3) for shift in next(iter(points.values())))
+            rows = tuple(Row(method, tuple(values.values())) for method, values in points.items())
+            caption = f"{_curve_caption(result.curve)} Shifts are in MS pixels."
+            tables.append(Table(title, columns, rows, caption, "method"))
     return tables
 
 
@@ -70,9 +70,13 @@ def to_markdown(result: EvalResult) -> str:
     """All tables as Markdown, the best of each column in bold."""
     parts = [_markdown(t) for t in (*mean_tables(result), *curve_tables(result))]
     parts += [_markdown(table) for _, _, table in scene_tables(result)]
-    settings = "\n".join(f"- {name}: {value}" for name, value in result.settings.items())
-    warnings = "\n".join(f"- {w}" for w in result.warnings)
-    return "\n\n".join([*parts, f"Settings\n\n{settings}", *([f"Warnings\n\n{warnings}"] if warnings else [])]) + "\n"
+    lists = {
+        "Settings": [f"{name}: {value}" for name, value in result.settings.items()],
+        "Warnings": result.warnings,
+        "Failed": [failure.message for failure in result.failed],
+    }
+    parts += ["\n".join([f"{title}\n", *(f"- {item}" for item in items)]) for title, items in lists.items() if items]
+    return "\n\n".join(parts) + "\n"
 
 
 def to_csv(result: EvalResult) -> str:
@@ -88,32 +92,27 @@ def to_csv(result: EvalResult) -> str:
 
 
 def to_json(result: EvalResult) -> str:
-    """Rows, means and settings."""
+    """Rows, means, settings, and the scenes that failed."""
     document = {
         "rows": [asdict(row) for row in result.rows],
         "curve": [asdict(row) for row in result.curve],
         "means": {p: means(result.rows, p) for p in (REDUCED, FULL)},
         "settings": dict(result.settings),
         "warnings": list(result.warnings),
+        "failed": [asdict(failure) for failure in result.failed],
     }
     return json.dumps(document, indent=2)
 
 
 def write_evaluation(result: EvalResult, folder: Path) -> list[Path]:
     """Write eval.md, eval.csv, eval.json and index.html into a folder. Raises OutputError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror})", "choose another folder") from error
-    makers: Mapping[str, Callable[[EvalResult], str]] = {
-        "eval.md": to_markdown,
-        "eval.csv": to_csv,
-        "eval.json": to_json,
-        "index.html": lambda r: render_eval(_report(r)),
+    pages = {
+        "eval.md": to_markdown(result),
+        "eval.csv": to_csv(result),
+        "eval.json": to_json(result),
+        "index.html": render_eval(_report(result)),
     }
-    for name, make in makers.items():
-        write_page(folder / name, make(result))
-    return [folder / name for name in makers]
+    return write_pages(folder, pages)
 
 
 def _report(result: EvalResult) -> EvalReport:
@@ -131,7 +130,7 @@ def _report(result: EvalResult) -> EvalReport:
         scenes=tuple(scenes),
         charts=tuple(_charts(result)),
         settings=tuple(result.settings.items()),
-        notes=result.warnings,
+        notes=(*(f"Failed: {failure.message}" for failure in result.failed), *result.warnings),
     )
 
 
@@ -156,21 +155,29 @@ def _charts(result: EvalResult) -> list[Chart]:
     for registration, title in (("off", "registration off"), ("auto", "registration on")):
         points = _curve_points(result.curve, registration)
         if points:
-            series = tuple(
-                Series(method, tuple(sorted(values)), tuple(values[s] for s in sorted(values)))
-                for method, values in points.items()
-            )
-            charts.append(Chart(f"ERGAS with MS moved, {title}", "shift in MS pixels", "mean ERGAS", series))
+            series = tuple(Series(method, tuple(values), tuple(values.values())) for method, values in points.items())
+            title = f"ERGAS with MS moved, {title}"
+            charts.append(Chart(title, "shift in MS pixels", "mean ERGAS", series, _curve_caption(result.curve)))
     return charts
 
 
-def _curve_points(rows: Sequence[EvalRow], registration: str) -> dict[str, dict[float, float]]:
-    """Mean ERGAS by method and shift."""
-    collected: dict[str, dict[float, list[float]]] = {}
-    for row in rows:
-        if row.registration == registration:
-            collected.setdefault(row.method, {}).setdefault(row.shift, []).append(row.scores["ergas"])
-    return {m: {s: float(np.mean(v)) for s, v in values.items()} for m, values in collected.items()}
+def _curve_points(rows: Sequence[EvalRow], registration: str) -> dict[str, dict[float, float | None]]:
+    """Mean ERGAS by method and shift, None where not all scenes of the curve have one: means of others say nothing."""
+    scenes, shifts = {row.scene for row in rows}, sorted({row.shift for row in rows})
+    own = [row for row in rows if row.registration == registration]
+    points: dict[str, dict[float, float | None]] = {}
+    for method in dict.fromkeys(row.method for row in own):
+        points[method] = {}
+        for shift in shifts:
+            found = {row.scene: row.scores["ergas"] for row in own if (row.method, row.shift) == (method, shift)}
+            points[method][shift] = statistics.fmean(found.values()) if found.keys() == scenes else None
+    return points
+
+
+def _curve_caption(rows: Sequence[EvalRow]) -> str:
+    """Over what scenes the curve goes."""
+    count = len({row.scene for row in rows})
+    return f"Mean ERGAS over {count} scenes, where all of them have one." if count > 1 else "ERGAS of one scene."
 
 
 def _markdown(table: Table) -> str:

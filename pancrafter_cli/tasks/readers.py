@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 
 from pancrafter_cli.errors import MetricError
@@ -16,9 +19,11 @@ from pancrafter_cli.metrics.windows import Read
 from pancrafter_cli.raster.crs import same_crs
 from pancrafter_cli.raster.inputs import RasterFile
 from pancrafter_cli.raster.scene import Scene
+from pancrafter_cli.raster.spec import BandFacts
 from pancrafter_cli.raster.windows import read_filled, window_of
 from pancrafter_cli.tasks.tile_inputs import Span, read_filled_ms, read_filled_pan
 
+_UNSCALED = 1.0, 0.0  # also what is read where nothing is stated
 _BLOCK = 2048  # a block mean reads about so many pixels a side at once
 
 
@@ -102,8 +107,12 @@ def both(*masks: Read) -> Read:
     return lambda rows, cols: np.logical_and.reduce([mask(rows, cols) for mask in masks])
 
 
-def check_same_grid(fused: RasterFile, grid: Grid, name: str, remedy: str) -> None:
-    """Raise MetricError when a fused file does not lie on `grid`, that of `name`."""
+def on_grid(fused: RasterFile, grid: Grid, name: str, remedy: str) -> tuple[Read, Read]:
+    """The bands (C, h, w) of a fused file and where all are valid (h, w), counted as `grid`, that of `name`, counts.
+
+    Of a file whose rows or columns run the other way, as where south is up, windows are turned over. Raises MetricError
+    when it does not lie on the grid.
+    """
     own = fused.grid
     if own.shape != grid.shape:
         raise MetricError(
@@ -111,9 +120,81 @@ def check_same_grid(fused: RasterFile, grid: Grid, name: str, remedy: str) -> No
         )
     if own.crs_wkt and grid.crs_wkt and not same_crs(own.crs_wkt, grid.crs_wkt):
         raise MetricError(f"{fused.path}: its coordinate reference system is not that of {name}", remedy)
-    away = corners_apart(grid, own)
-    if own.crs_wkt and away > SAME_PLACE:
+    if not own.crs_wkt:
+        return file_pixels(fused), file_mask(fused)
+    relation = ~own.transform @ grid.transform
+    over = relation.e < 0, relation.a < 0
+    away = corners_apart(grid, _turned_over(own, over))
+    if away > SAME_PLACE:
         raise MetricError(f"{fused.path}: lies up to {away:.2f} pixels away from {name}", remedy)
+    return _turning(file_pixels(fused), own.shape, over), _turning(file_mask(fused), own.shape, over)
+
+
+def _turned_over(grid: Grid, over: tuple[bool, bool]) -> Grid:
+    """The grid counted from its other end, `over` telling of rows and columns."""
+    rows, cols = over
+    start = Affine.translation(grid.width if cols else 0, grid.height if rows else 0)
+    return replace(grid, transform=grid.transform @ start @ Affine.scale(-1 if cols else 1, -1 if rows else 1))
+
+
+def _turning(read: Read, shape: tuple[int, int], over: tuple[bool, bool]) -> Read:
+    """A reader of a raster (..., H, W) that counts from its other end, `over` telling of rows and columns."""
+    if not any(over):
+        return read
+    axes = tuple(axis for axis, turned in zip((-2, -1), over, strict=True) if turned)
+
+    def turning(*spans: Span) -> NDArray[Any]:
+        asked = ((n - b, n - a) if turned else (a, b) for (a, b), n, turned in zip(spans, shape, over, strict=True))
+        return np.flip(read(*asked), axes)
+
+    return turning
+
+
+def check_bands(fused: RasterFile, bands: Sequence[BandFacts], name: str) -> tuple[str, ...]:
+    """Raise MetricError when the bands of a fused file are not those of `name`; what makes that doubtful, for people.
+
+    Another number or order is refused, and DN of two scales where both state one. Names that differ, and a scale that
+    only one of them states, are told: many tools lose both.
+    """
+    if fused.bands != len(bands):
+        raise MetricError(
+            f"{fused.path}: has {fused.bands} bands, but {name} has {len(bands)}",
+            "score images with the same bands in the same order",
+        )
+    return (*_check_names(fused, bands, name), *_check_scales(fused, bands, name))
+
+
+def _check_names(fused: RasterFile, bands: Sequence[BandFacts], name: str) -> tuple[str, ...]:
+    own, theirs = ([(facts.description or "").strip().casefold() for facts in each] for each in (fused.facts, bands))
+    if own == theirs or not all(own) or not all(theirs):
+        return ()
+    first = next(k for k, pair in enumerate(zip(own, theirs, strict=True)) if pair[0] != pair[1])
+    said = f"band {first + 1} is called {fused.facts[first].description}, that of {name} {bands[first].description}"
+    if sorted(own) == sorted(theirs) and len({*own}) == len(own):
+        order = " ".join(f"-b {fused.indexes[own.index(wanted)]}" for wanted in theirs)
+        raise MetricError(
+            f"{fused.path}: {said}: its bands are in another order",
+            f"bring them into the same one with: gdal_translate {order} IN OUT",
+        )
+    return (f"{said}: bands are compared in their order",)
+
+
+def _check_scales(fused: RasterFile, bands: Sequence[BandFacts], name: str) -> tuple[str, ...]:
+    own, theirs = ([(facts.scale, facts.offset) for facts in each] for each in (fused.facts, bands))
+    # What was stored in 32 bits is the same number.
+    same = np.isclose(own, theirs, rtol=1e-6, atol=0).all(axis=1)
+    if same.all():
+        return ()
+    first = int(np.argmin(same))
+    texts = [f"scale {scale:g} and offset {offset:g}" for scale, offset in (own[first], theirs[first])]
+    said = f"band {first + 1} has {texts[0]}, that of {name} {texts[1]}"
+    if all(any(stated != _UNSCALED for stated in each) for each in (own, theirs)):
+        raise MetricError(
+            f"{fused.path}: {said}: the same DN would not mean the same",
+            "bring both to one scale (gdal_translate -unscale -ot Float32 IN OUT), or correct what is stated wrongly "
+            "(gdal_edit.py -scale S -offset O FILE)",
+        )
+    return (f"{said}: DN are compared as they are stored",)
 
 
 def block_means(read: Read, mask: Read, shape: tuple[int, int], step: int) -> NDArray[np.float32]:

@@ -24,10 +24,11 @@ from pancrafter_cli.raster.scene import Scene, SceneOptions, open_scene
 from pancrafter_cli.tasks.readers import (
     block_means,
     both,
-    check_same_grid,
+    check_bands,
     degraded,
     file_mask,
     file_pixels,
+    on_grid,
     scene_lms,
     scene_mask,
     scene_pan,
@@ -190,14 +191,15 @@ def _ratio(options: ScoreOptions) -> tuple[float, str]:
 def _against_reference(options: ScoreOptions, fused: RasterFile, reference: RasterFile) -> Measured:
     _check_for_reference(options)
     remedy = "bring both onto one grid first (gdalwarp), or score against another reference"
-    check_same_grid(fused, reference.grid, f"the reference {reference.path}", remedy)
-    _check_bands(fused, reference.bands, f"the reference {reference.path}")
+    name = f"the reference {reference.path}"
+    product, known = on_grid(fused, reference.grid, name, remedy)
+    doubts = check_bands(fused, reference.facts, name)
     ratio, origin = _ratio(options)
     mtf = _mtf(options.sensor, (*fused.metadata, *reference.metadata), fused.bands)
     expected = expected_peak(mtf, reference.peak, reference.dtype)
-    shape, mask = fused.grid.shape, file_mask(fused, reference)
-    truth, product = file_pixels(reference), file_pixels(fused)
-    means = _means(truth, file_mask(reference), shape)
+    shape, truth, truth_known = reference.grid.shape, file_pixels(reference), file_mask(reference)
+    mask = both(known, truth_known)
+    means = _means(truth, truth_known, shape)
     exp = degraded(reference, ratio, mtf.ms, means)
     scores: dict[str, ReducedScores] = {
         name: score_reduced(truth, read, mask, shape, ratio, peak=options.peak, expected_peak=expected, cut=options.cut)
@@ -220,18 +222,17 @@ def _against_reference(options: ScoreOptions, fused: RasterFile, reference: Rast
             "blocks of Q and Q2n": "32 x 32 pixels",
             EXP: "the reference degraded by the ratio (MTF) and interpolated back (cubic)",
         },
-        warnings=_warnings({"product": product, "reference": truth}, shape),
+        warnings=(*doubts, *_warnings({"product": product, "reference": truth}, shape)),
     )
     return Measured(result, {FUSED: product, EXP: exp, "reference": truth}, mask, {}, _names(fused))
 
 
 def _at_full_resolution(options: ScoreOptions, fused: RasterFile, scene: Scene, registration: str) -> Measured:
     remedy = "score the product with the PAN and MS it was made of; it lies on the PAN grid where both overlap"
-    check_same_grid(fused, scene.grid, "the overlap of PAN and MS", remedy)
-    _check_bands(fused, scene.bands, "MS")
+    product, known = on_grid(fused, scene.grid, "the overlap of PAN and MS", remedy)
+    doubts = check_bands(fused, scene.output.bands, "MS")
     mtf = _mtf(options.sensor, scene.metadata, scene.bands)
-    shape, product = scene.grid.shape, file_pixels(fused)
-    mask = both(scene_mask(scene), file_mask(fused))
+    shape, mask = scene.grid.shape, both(scene_mask(scene), known)
     lms, pan, pan_low = _upsampled(scene, options.geometry)
     scores: dict[str, FullScores] = {
         name: score_full(read, lms, pan, pan_low, mask, shape, scene.ratio, mtf.ms, geometry=options.geometry)
@@ -253,7 +254,7 @@ def _at_full_resolution(options: ScoreOptions, fused: RasterFile, scene: Scene, 
             "constant blocks left out of D_S": str(scores[FUSED].flat_spatial),
             EXP: "MS brought to the PAN grid, nothing sharpened",
         },
-        warnings=_warnings({"product": product, "MS": lms}, shape),
+        warnings=(*doubts, *_warnings({"product": product, "MS": lms}, shape)),
     )
     maps = {"d_lambda_k": scores[FUSED].spectral_map, "d_s": scores[FUSED].spatial_map}
     return Measured(result, {FUSED: product, EXP: lms, "PAN": pan}, mask, maps, _names(fused))
@@ -316,14 +317,6 @@ def _warnings(images: Mapping[str, Read], shape: Shape) -> tuple[str, ...]:
         for name, read in images.items()
         if looks_scaled(read(*middle))
     )
-
-
-def _check_bands(fused: RasterFile, bands: int, name: str) -> None:
-    if fused.bands != bands:
-        raise MetricError(
-            f"{fused.path}: has {fused.bands} bands, but {name} has {bands}",
-            "score images with the same bands in the same order",
-        )
 
 
 def _opened(path: Path, stack: ExitStack) -> RasterFile:

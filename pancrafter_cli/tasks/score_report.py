@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pancrafter_cli.errors import OutputError, UsageError
+from pancrafter_cli.errors import UsageError
 from pancrafter_cli.metrics.windows import BLOCK, Read, Shape, parts
 from pancrafter_cli.raster.windows import spread_windows
 from pancrafter_cli.report.contents import Column, Comparison, Layer, Map, Row, ScoreReport, Table
-from pancrafter_cli.report.page import render_score, write_page
+from pancrafter_cli.report.page import render_score, write_pages
 from pancrafter_cli.report.pictures import heatmap, stretch
 from pancrafter_cli.tasks.readers import block_means
 from pancrafter_cli.tasks.score import EXP, FUSED, Measured
@@ -65,12 +65,8 @@ def write_score_report(measured: Measured, folder: Path, bands: Sequence[int] | 
         settings=tuple(result.settings.items()),
         notes=(*result.warnings, *((_NOTE,) if result.full else ())),
     )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror})", "choose another folder") from error
-    write_page(folder / PAGE, render_score(report))
-    return folder / PAGE
+    (page,) = write_pages(folder, {PAGE: render_score(report)})
+    return page
 
 
 def score_table(measured: Measured) -> Table:
