@@ -226,5 +226,5 @@ def _read_sums() -> dict[str, str]:
     path = models_dir() / SUMS_FILE
     if not path.is_file():
         return {}
-    pairs = (line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip())
+    pairs = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     return {name.strip().lstrip("*"): digest for digest, name in pairs}

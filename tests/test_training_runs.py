@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -294,6 +295,27 @@ def test_a_log_of_which_a_kill_left_nothing_is_begun_again(tmp_path: Path, step:
     with Course(tmp_path, step) as course:
         course.log(150, 0.2, 1e-3, 1.0)
     assert [row["step"] for row in csv.DictReader((tmp_path / "log.csv").open())] == ["150"]
+
+
+COURSE = """
+import locale, sys
+from pathlib import Path
+from pancrafter_cli.tasks.course import Course
+from pancrafter_cli.tasks.validation import Report, Scores
+assert locale.getencoding() != "UTF-8"
+report = Report({"M\\u00e1laga": (scores := Scores(1.0, 1.0, 1.0), scores)}, 1.0)
+with Course(Path(sys.argv[1]), 0) as course:
+    course.validated(50, 1.0, report)
+with Course(Path(sys.argv[1]), 50):
+    pass
+"""
+
+
+def test_names_of_scenes_are_written_alike_everywhere(tmp_path: Path) -> None:
+    plain = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", COURSE, str(tmp_path)], env=plain, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "50,1,Málaga" in (tmp_path / "validation.csv").read_text(encoding="utf-8")
 
 
 def test_a_log_of_something_else_is_not_touched(tmp_path: Path) -> None:
