@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pancrafter_cli.data.batches import Batch
 from pancrafter_cli.data.config import TrainConfig
-from pancrafter_cli.errors import TrainingError, UsageError
+from pancrafter_cli.errors import NotFinite, TrainingError, UsageError
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.runtime.processes import Processes
 from pancrafter_cli.runtime.torch_runner import why_not_bf16
@@ -85,7 +85,7 @@ def take_step(learner: Learner, batch: Batch, config: TrainConfig) -> None:
     """One step of the optimiser, with the loss of eq. 4 over `samples_per_step`; `batch` is this process's share.
 
     Of a step's samples it holds those numbered rank, rank + count, ...; the mean over the processes is what one alone
-    would have taken. Raises TrainingError when loss or gradient is not finite; the learner is then as it was before.
+    would have taken. Raises NotFinite when loss or gradient is not finite; the learner is then as it was before.
     """
     for group in learner.optimizer.param_groups:
         group["lr"] = learning_rate(config, learner)
@@ -183,10 +183,10 @@ def _average(learner: Learner, most: float) -> None:
             learner.ema[name].lerp_(value, 1 - decay)
 
 
-def _not_finite(what: str, learner: Learner, batch: Batch | None) -> TrainingError:
+def _not_finite(what: str, learner: Learner, batch: Batch | None) -> NotFinite:
     """The error for a loss or gradient from a batch, or from any process's."""
     where = f", in samples of {', '.join(sorted(set(batch.names)))}" if batch else ""
-    return TrainingError(
+    return NotFinite(
         f"the {what} is not finite at step {learner.step + 1}{where}; nothing of that step was kept",
-        "lower `lr`, or look for broken values in these scenes; the run folder holds the last good checkpoint",
+        f"lower `lr`, or look for broken values in {'these' if batch else 'the'} scenes",
     )

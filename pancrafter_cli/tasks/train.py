@@ -22,13 +22,14 @@ from pancrafter_cli.data.ahead import Drawer, drawn_ahead, lost_drawers_told
 from pancrafter_cli.data.batches import Skipped, SourcePool
 from pancrafter_cli.data.config import TrainConfig
 from pancrafter_cli.data.gather import Gathered, gather_sources
-from pancrafter_cli.errors import PancrafterError, TrainingError, UsageError
+from pancrafter_cli.errors import NotFinite, PancrafterError, TrainingError, UsageError
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.runtime.cpu import usable_cores
 from pancrafter_cli.runtime.processes import Processes, joined
 from pancrafter_cli.runtime.torch_runner import TorchRunner
 from pancrafter_cli.tasks.checkpoint import (
     BEST_FILE,
+    CHECKPOINT_FILE,
     best_score,
     restore_checkpoint,
     save_checkpoint,
@@ -109,7 +110,13 @@ def _train(
     check_folder(folder, resolve(config.start_from) if config.start_from else None)
     with ExitStack() as held:
         _by_the_first(processes, lambda: held.enter_context(claimed(folder, warn)))
-        return _train_in(folder, config, learner, workers, last, progress, warn)
+        try:
+            return _train_in(folder, config, learner, workers, last, progress, warn)
+        except NotFinite as error:
+            model = folder / WEIGHTS_FILE
+            if model.exists() and (folder / CHECKPOINT_FILE).exists():
+                error.hint += f"; this run takes no other `lr`: begin a new --run, from nothing or with --from {model}"
+            raise
 
 
 def _train_in(
@@ -124,6 +131,9 @@ def _train_in(
             "the run folder must be one that all machines share",
         )
     gathered = gather_sources(config)
+    if processes.first:
+        for setting, patterns in config.idle_patterns(s.name for s in gathered.sources).items():
+            warn(f"{setting}: no scene under {config.scenes} matches {', '.join(patterns)}")
     drawer = Drawer(SourcePool(gathered.sources, config), processes.rank, processes.count)
     left_out = _LeftOut(warn)
     began = time.monotonic() - learner.seconds  # the first validation takes of the time, too
