@@ -129,9 +129,10 @@ def load_sources(
 ) -> list[AnySource]:
     """The sources of the scene in `folder`: pan.tif and ms.tif, gt.tif where a reference exists, or a product.
 
-    Those in which no valid patch of `patch` pixels a side fits are left out. nodata: as of `SceneOptions`. Raises TrainingError when none is left,
-    NoProduct when the folder holds no scene, or none that may be taken unasked, UsageError when it is no folder, and
-    RasterError or GeometryError for unusable rasters and for PAN and MS that `sharpen` refuses too.
+    Those in which no valid patch of `patch` pixels a side fits are left out. nodata: as of `SceneOptions`. Raises
+    TrainingError when none is left, NoProduct when the folder holds no scene, or none that may be taken unasked,
+    UsageError when it is no folder, and RasterError or GeometryError for unusable rasters and for PAN and MS that
+    `sharpen` refuses too.
     """
     product = found_scene(folder)
     files = product.pan, product.ms

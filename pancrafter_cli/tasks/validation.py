@@ -80,8 +80,8 @@ def prepare_exams(
 ) -> tuple[tuple[Exam, ...], tuple[Skipped, ...]]:
     """An exam from every scene folder, and the scenes that none could be made from.
 
-    matched: whether the network sees PAN matched to the bands; nodata: as of `SceneOptions`. Raises TrainingError when folders are given, but no
-    exam is left.
+    matched: whether the network sees PAN matched to the bands; nodata: as of `SceneOptions`. Raises TrainingError when
+    folders are given, but no exam is left.
     """
     exams: list[Exam] = []
     skipped: list[Skipped] = []
