@@ -171,14 +171,12 @@ def check_published(path: Path, digest: str) -> None:
 
 
 def save_model(path: Path, state: Mapping[str, Tensor], spec: ModelSpec) -> None:
-    """Write weights and spec to `path`, through a temporary name."""
+    """Write weights and spec to `path` itself, not by way of a temporary name. Raises OSError or SafetensorError."""
     import safetensors.torch
 
-    part = path.with_name(f".{path.name}.part")
     tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
-    safetensors.torch.save_file(tensors, part, metadata={SPEC_KEY: spec_text(spec)})
-    part.chmod(0o644)  # the library makes it readable for its owner alone
-    part.replace(path)
+    safetensors.torch.save_file(tensors, path, metadata={SPEC_KEY: spec_text(spec)})
+    path.chmod(0o644)  # the library makes it readable for its owner alone
 
 
 def read_spec(path: Path) -> ModelSpec:

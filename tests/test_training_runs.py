@@ -25,7 +25,7 @@ from pancrafter_cli.errors import ModelError, OutputError, PancrafterError, Trai
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.runtime.torch_runner import TorchRunner
 from pancrafter_cli.tasks import train as training
-from pancrafter_cli.tasks.checkpoint import restore_checkpoint, written_whole
+from pancrafter_cli.tasks.checkpoint import restore_checkpoint, write_model, written_whole
 from pancrafter_cli.tasks.course import Course
 from pancrafter_cli.tasks.eval_options import EvalOptions, contestants
 from pancrafter_cli.tasks.evaluate import evaluate
@@ -128,6 +128,23 @@ def test_a_file_that_cannot_be_finished_leaves_what_was_there(tmp_path: Path) ->
         fail()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_model_that_cannot_be_finished_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    learner, spec = start_learner(CONFIG, ALONE), ModelSpec("tiny", NETWORK)
+    write_model(path, learner, spec)
+    before = path.read_bytes()
+
+    def full(tensors: object, name: Path, metadata: object) -> None:
+        name.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(OutputError, match=r"model\.safetensors: cannot be written"):
+        write_model(path, learner, spec)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+    assert path.read_bytes() == before
 
 
 def test_a_model_of_another_form_is_refused_by_name(root: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def claimed(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made a run folder ({error.strerror})", _OTHER_RUN) from error
     if file is None:
-        warn(f"{folder}: its disk has no locks; see to it that no other process trains in it")
+        warn(f"{folder}: there are no locks here; see to it that no other process trains in it")
     try:
         yield
     finally:
