@@ -69,7 +69,7 @@ def restore_checkpoint(run: Path, config: TrainConfig, learner: Learner) -> bool
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(
-            f"{path}: not a readable checkpoint of this version", "delete the run folder to start again"
+            f"{path}: not a readable checkpoint of this version", "choose another --run to start again"
         ) from error
     differing = config.differences(saved)
     if differing:

@@ -126,7 +126,7 @@ def _read(run: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{path}: not readable", "delete the run folder to start again") from error
+        raise TrainingError(f"{path}: not readable", "choose another --run to start again") from error
     if not isinstance(record, dict) or not record.keys() >= {"scenes", "validation", "starts"}:
         return {}
     return record
