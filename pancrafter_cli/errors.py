@@ -63,5 +63,9 @@ class TrainingError(PancrafterError):
     """Training cannot start, cannot go on, or cannot be resumed."""
 
 
+class NotFinite(TrainingError):  # noqa: N818 - of a loss
+    """A loss or its gradient is not a finite number."""
+
+
 class MetricError(PancrafterError):
     """A quality index has no value for these images."""

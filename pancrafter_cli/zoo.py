@@ -171,14 +171,12 @@ def check_published(path: Path, digest: str) -> None:
 
 
 def save_model(path: Path, state: Mapping[str, Tensor], spec: ModelSpec) -> None:
-    """Write weights and spec to `path`, through a temporary name."""
+    """Write weights and spec to `path` itself, not by way of a temporary name. Raises OSError or SafetensorError."""
     import safetensors.torch
 
-    part = path.with_name(f".{path.name}.part")
     tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
-    safetensors.torch.save_file(tensors, part, metadata={SPEC_KEY: spec_text(spec)})
-    part.chmod(0o644)  # the library makes it readable for its owner alone
-    part.replace(path)
+    safetensors.torch.save_file(tensors, path, metadata={SPEC_KEY: spec_text(spec)})
+    path.chmod(0o644)  # the library makes it readable for its owner alone
 
 
 def read_spec(path: Path) -> ModelSpec:
@@ -226,5 +224,5 @@ def _read_sums() -> dict[str, str]:
     path = models_dir() / SUMS_FILE
     if not path.is_file():
         return {}
-    pairs = (line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip())
+    pairs = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     return {name.strip().lstrip("*"): digest for digest, name in pairs}

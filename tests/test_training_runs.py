@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -24,7 +25,7 @@ from pancrafter_cli.errors import ModelError, OutputError, PancrafterError, Trai
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.runtime.torch_runner import TorchRunner
 from pancrafter_cli.tasks import train as training
-from pancrafter_cli.tasks.checkpoint import restore_checkpoint, written_whole
+from pancrafter_cli.tasks.checkpoint import restore_checkpoint, write_model, written_whole
 from pancrafter_cli.tasks.course import Course
 from pancrafter_cli.tasks.eval_options import EvalOptions, contestants
 from pancrafter_cli.tasks.evaluate import evaluate
@@ -127,6 +128,23 @@ def test_a_file_that_cannot_be_finished_leaves_what_was_there(tmp_path: Path) ->
         fail()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_model_that_cannot_be_finished_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    learner, spec = start_learner(CONFIG, ALONE), ModelSpec("tiny", NETWORK)
+    write_model(path, learner, spec)
+    before = path.read_bytes()
+
+    def full(tensors: object, name: Path, metadata: object) -> None:
+        name.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(OutputError, match=r"model\.safetensors: cannot be written"):
+        write_model(path, learner, spec)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+    assert path.read_bytes() == before
 
 
 def test_a_model_of_another_form_is_refused_by_name(root: Path, tmp_path: Path) -> None:
@@ -294,6 +312,27 @@ def test_a_log_of_which_a_kill_left_nothing_is_begun_again(tmp_path: Path, step:
     with Course(tmp_path, step) as course:
         course.log(150, 0.2, 1e-3, 1.0)
     assert [row["step"] for row in csv.DictReader((tmp_path / "log.csv").open())] == ["150"]
+
+
+COURSE = """
+import locale, sys
+from pathlib import Path
+from pancrafter_cli.tasks.course import Course
+from pancrafter_cli.tasks.validation import Report, Scores
+assert locale.getencoding() != "UTF-8"
+report = Report({"M\\u00e1laga": (scores := Scores(1.0, 1.0, 1.0), scores)}, 1.0)
+with Course(Path(sys.argv[1]), 0) as course:
+    course.validated(50, 1.0, report)
+with Course(Path(sys.argv[1]), 50):
+    pass
+"""
+
+
+def test_names_of_scenes_are_written_alike_everywhere(tmp_path: Path) -> None:
+    plain = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", COURSE, str(tmp_path)], env=plain, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "50,1,Málaga" in (tmp_path / "validation.csv").read_text(encoding="utf-8")
 
 
 def test_a_log_of_something_else_is_not_touched(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def command(
         card = entry.path.with_name("README.md")
         if card.is_file():
             print()
-            print(card.read_text().rstrip())
+            print(card.read_text(encoding="utf-8").rstrip())
     else:
         for entry in entries:
             state = "" if entry.intact else "  DAMAGED"

@@ -1,4 +1,4 @@
-"""The training configuration: a frozen dataclass read from TOML, with every name and type checked."""
+"""The training configuration: a frozen dataclass read from TOML, with every name and type checked, none converted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import fnmatch
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,8 @@ PATCH_FILES = "train*.h5"  # PanCollection's valid*.h5 and test*.h5 lie beside t
 # What a resumed run may do differently: where its scenes lie, how often it saves and validates, and how long it is.
 _FREE = ("scenes", "checkpoint_minutes", "validate_minutes", "steps", "minutes")
 _TABLES = ("network", "sample")
+_MOST_STEPS = 10**9
+_MOST_SEED = 2**63 - 1  # generators take no more than 64 bits
 _NO_NUMBER = "NaN and infinity are never taken for data"
 _FINE_TUNING = Path(__file__).parent / "recipes" / "finetune.toml"
 
@@ -82,8 +84,13 @@ class TrainConfig:
     validate_minutes: float = 10.0
 
     def __post_init__(self) -> None:
+        # It names a folder in runs/, whatever the system.
+        if not self.name.strip(". ") or set(self.name) & {"/", "\\"} or not self.name.isprintable():
+            raise ValueError(f"name {self.name!r} must be that of a folder, not a path; --run takes any folder")
         if min(self.steps, self.batch, self.accumulate) < 1 or min(self.warmup, self.seed) < 0:
             raise ValueError("steps, batch and accumulate must be positive, warmup and seed not negative")
+        if self.steps > _MOST_STEPS or self.seed > _MOST_SEED:
+            raise ValueError(f"steps must be at most {_MOST_STEPS}, seed at most {_MOST_SEED}")
         if min(self.simulated_scenes, self.dead_leaves) < 0:
             raise ValueError("simulated_scenes and dead_leaves must not be negative")
         if isinstance(self.nodata, float) and not math.isfinite(self.nodata):
@@ -108,6 +115,10 @@ class TrainConfig:
         """Scene folders and patch files to train on, sorted. Raises UsageError when `scenes` is no such place."""
         return [path for path in self._entries() if not _any(path.name, self.validate)]
 
+    def held_out_entries(self) -> list[Path]:
+        """What would be trained on but for `validate`, sorted. Raises UsageError when `scenes` is no such place."""
+        return [path for path in self._entries() if _any(path.name, self.validate)]
+
     def validation_folders(self) -> list[Path]:
         """The scene folders that are held out, sorted. Raises UsageError when `validate` names none."""
         if not self.validate:
@@ -119,6 +130,18 @@ class TrainConfig:
                 "name folders of scenes, or leave `validate` out",
             )
         return found
+
+    def idle_patterns(self, sources: Iterable[str]) -> dict[str, list[str]]:
+        """Name patterns that match nothing, by setting: misspelt, or of scenes that are not here.
+
+        sources: names of the sources, those of made-up scenes among them.
+        """
+        if self._file is not None:  # which no pattern selects
+            return {}
+        names = {*sources, *(path.name for path in self._everything())}
+        given = {name: getattr(self, name) for name in ("include", "exclude", "validate", "wald_only", "scene_weights")}
+        idle = {name: [p for p in patterns if not fnmatch.filter(names, p)] for name, patterns in given.items()}
+        return {name: patterns for name, patterns in idle.items() if patterns}
 
     def kinds_of(self, scene: str) -> tuple[str, ...]:
         """The kinds of sources drawn from a scene folder."""
@@ -142,15 +165,24 @@ class TrainConfig:
             if name not in _FREE and now.get(name) != then.get(name)
         ]
 
-    def _entries(self) -> list[Path]:
+    @property
+    def _file(self) -> Path | None:
+        """The patch file that `scenes` names in place of a folder."""
         root = Path(self.scenes)
-        if self.scenes and root.is_file() and root.suffix == ".h5":
-            return [root]
+        return root if self.scenes and root.is_file() and root.suffix == ".h5" else None
+
+    def _everything(self) -> list[Path]:
+        if self._file is not None:
+            return [self._file]
         if not self.scenes and self.simulated_scenes + self.dead_leaves:
             return []
-        files = [path for path in root.glob(PATCH_FILES) if path.is_file()] if self.scenes else []
-        found = sorted([*self._folders(), *files])
-        wanted = (p for p in found if _any(p.name, self.include) and not _any(p.name, self.exclude))
+        files = [path for path in Path(self.scenes).glob(PATCH_FILES) if path.is_file()] if self.scenes else []
+        return sorted([*self._folders(), *files])
+
+    def _entries(self) -> list[Path]:
+        if self._file is not None:
+            return [self._file]
+        wanted = (p for p in self._everything() if _any(p.name, self.include) and not _any(p.name, self.exclude))
         return [path for path in wanted if path.is_file() or holds_rasters(path)]
 
     def _folders(self) -> list[Path]:
@@ -180,9 +212,8 @@ def fine_tuning(
     Raises UsageError for an unknown model, ModelError for a damaged one.
     """
     spec = read_spec(resolve(start_from))
-    network = asdict(spec.config)
     raw = _read_toml(_FINE_TUNING)
-    raw |= {"name": f"{spec.name}-tuned", "network": network}
+    raw |= {"name": f"{Path(spec.name).name}-tuned", "network": asdict(spec.config)}
     raw["sample"] = raw.get("sample", {}) | {"bands": spec.bands}
     return _overridden(_checked(raw, str(_FINE_TUNING)), scenes, start_from, minutes, nodata)
 
@@ -208,7 +239,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _checked(raw: dict[str, Any], where: str) -> TrainConfig:
     try:
-        config = TypeAdapter(TrainConfig).validate_python(raw)
+        # Strictly, but for what TOML lacks: as of JSON, lists are tuples, and whole numbers will do for any.
+        config = TypeAdapter(TrainConfig).validate_json(json.dumps(raw), strict=True)
+    except TypeError as error:  # of TOML's values, JSON lacks these alone
+        raise UsageError(f"{where}: nothing in a recipe is a date or a time", "write text in quotes") from error
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
         raise UsageError(f"{where}: {found}", "examples/ has a working recipe") from error

@@ -55,9 +55,9 @@ def gather_sources(config: TrainConfig) -> Gathered:
         )
     sources += synthetic_sources(config)
     if not sources:
-        found_none = f"no scene under {config.scenes} matches {', '.join(config.include)}"
+        none_good = f"none of {len(entries)} scenes can be trained on: {_listed(skipped)}"
         raise TrainingError(
-            f"none of {len(entries)} scenes can be trained on: {_listed(skipped)}" if skipped else found_none,
+            none_good if skipped else _none_selected(config),
             f"each scene is a folder with pan.tif and ms.tif, or of a product, that holds {config.sample.patch} x "
             f"{config.sample.patch} MS pixels, or a PanCollection file train*.h5",
         )
@@ -79,6 +79,16 @@ def _open(entry: Path, config: TrainConfig) -> list[AnySource]:
     if wrong is not None and not config.sample.shuffle_bands:
         raise TrainingError(f"has {wrong} bands, but the recipe keeps the order of {bands}", "use scenes of one sensor")
     return found
+
+
+def _none_selected(config: TrainConfig) -> str:
+    """Why there is nothing to open."""
+    held_out = config.held_out_entries()
+    if held_out:
+        names = ", ".join(path.name for path in held_out[:_NAMED]) + (", ..." if held_out[_NAMED:] else "")
+        return f"all scenes under {config.scenes} that could be trained on are held out by `validate`: {names}"
+    but = f" and not {', '.join(config.exclude)}" if config.exclude else ""
+    return f"no scene under {config.scenes} matches {', '.join(config.include)}{but}"
 
 
 def _listed(skipped: list[Skipped]) -> str:

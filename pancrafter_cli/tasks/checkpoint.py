@@ -24,15 +24,14 @@ BEST_FILE = "best.safetensors"
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, which replaces `path` at the end.
+    """A temporary name beside `path`, always the same one, for a file that replaces `path` at the end.
 
     Raises OutputError when the disk is full or the like; what `path` was before is then still there.
     """
     part = path.with_name(f".{path.name}.part")
     try:
         yield part
-        if part.exists():
-            part.replace(path)
+        part.replace(path)
     except (OSError, safetensors.SafetensorError) as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -70,7 +69,7 @@ def restore_checkpoint(run: Path, config: TrainConfig, learner: Learner) -> bool
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(
-            f"{path}: not a readable checkpoint of this version", "delete the run folder to start again"
+            f"{path}: not a readable checkpoint of this version", "choose another --run to start again"
         ) from error
     differing = config.differences(saved)
     if differing:
@@ -91,11 +90,10 @@ def restore_checkpoint(run: Path, config: TrainConfig, learner: Learner) -> bool
     return True
 
 
-def write_model(path: Path, learner: Learner, spec: ModelSpec) -> Path:
+def write_model(path: Path, learner: Learner, spec: ModelSpec) -> None:
     """Write the averaged weights as a model. Raises OutputError."""
-    with written_whole(path):
-        save_model(path, learner.ema, spec)  # by way of the same temporary name
-    return path
+    with written_whole(path) as part:
+        save_model(part, learner.ema, spec)
 
 
 def best_score(run: Path) -> float | None:

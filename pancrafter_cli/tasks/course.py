@@ -30,8 +30,8 @@ class Course:
 
     def __init__(self, run: Path, step: int) -> None:
         self._run = run
-        for name in (LOG_FILE, VALIDATION_FILE):
-            _drop_after(run / name, step or -1)
+        for name, head in ((LOG_FILE, _LOG_HEAD), (VALIDATION_FILE, _VALIDATION_HEAD)):
+            _drop_after(run / name, head, step or -1)
         self._board = _board(run, step)
 
     def log(self, step: int, loss: float, rate: float, seconds: float) -> None:
@@ -75,7 +75,7 @@ def _board(run: Path, step: int) -> SummaryWriter | None:
 def _append(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     try:
         new = not path.exists()
-        with path.open("a", newline="") as file:
+        with path.open("a", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             if new:
                 writer.writerow(head)
@@ -84,13 +84,15 @@ def _append(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
         raise _unwritable(path, error) from error
 
 
-def _drop_after(path: Path, step: int) -> None:
+def _drop_after(path: Path, expected: Sequence[str], step: int) -> None:
     """Keep the rows of a CSV file up to a step; what a kill left of one without rows is as good as none."""
     try:
-        with path.open(newline="") as file:
+        with path.open(encoding="utf-8", newline="") as file:
             head, *rows = csv.reader(file)
+        if head != [*expected]:
+            raise ValueError(head)
         kept = [head, *(row for row in rows if row and int(row[0]) <= step)]
-        with written_whole(path) as part, part.open("w", newline="") as file:
+        with written_whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows(kept)
     except FileNotFoundError:
         return

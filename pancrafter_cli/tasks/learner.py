@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pancrafter_cli.data.batches import Batch
 from pancrafter_cli.data.config import TrainConfig
-from pancrafter_cli.errors import TrainingError, UsageError
+from pancrafter_cli.errors import NotFinite, TrainingError, UsageError
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.runtime.processes import Processes
 from pancrafter_cli.runtime.torch_runner import why_not_bf16
@@ -29,7 +29,8 @@ class Learner:
 
     With several processes each has its own, all alike, and learns from its share of every step's samples. `forward` is
     the network, compiled where the recipe says so; `bf16`: whether products are taken in bfloat16, as the recipe wants
-    it and the device has units for it; `losses` are those of the last steps, oldest first.
+    it and the device has units for it; `losses` are those of the last steps, oldest first; `started_from` is the
+    SHA-256 of the model whose weights were the start, None without one.
     """
 
     network: PanCrafter
@@ -41,6 +42,7 @@ class Learner:
     step: int = 0
     seconds: float = 0.0
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=LOSSES))
+    started_from: str | None = None
 
     @property
     def device(self) -> torch.device:
@@ -66,7 +68,8 @@ def start_learner(config: TrainConfig, processes: Processes) -> Learner:
         )
     device = processes.device
     torch.manual_seed(config.seed)
-    network = _first_network(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    first, started_from = _first_network(config)
+    network = first.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     decayed = [p for p in network.parameters() if p.ndim > 1]
     plain = [p for p in network.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -74,14 +77,15 @@ def start_learner(config: TrainConfig, processes: Processes) -> Learner:
     )
     ema = {name: value.detach().clone() for name, value in network.state_dict().items()}
     forward = torch.compile(network) if config.compile else network
-    return Learner(network, forward, optimizer, ema, processes, bf16=config.bf16 and not why_not_bf16(device))
+    bf16 = config.bf16 and not why_not_bf16(device)
+    return Learner(network, forward, optimizer, ema, processes, bf16=bf16, started_from=started_from)
 
 
 def take_step(learner: Learner, batch: Batch, config: TrainConfig) -> None:
     """One step of the optimiser, with the loss of eq. 4 over `samples_per_step`; `batch` is this process's share.
 
     Of a step's samples it holds those numbered rank, rank + count, ...; the mean over the processes is what one alone
-    would have taken. Raises TrainingError when loss or gradient is not finite; the learner is then as it was before.
+    would have taken. Raises NotFinite when loss or gradient is not finite; the learner is then as it was before.
     """
     for group in learner.optimizer.param_groups:
         group["lr"] = learning_rate(config, learner)
@@ -155,10 +159,10 @@ def is_finished(config: TrainConfig, learner: Learner) -> bool:
     return learner.step >= config.steps or 0 < 60 * config.minutes <= learner.seconds
 
 
-def _first_network(config: TrainConfig) -> PanCrafter:
-    """A new network, or that of the model to start from."""
+def _first_network(config: TrainConfig) -> tuple[PanCrafter, str | None]:
+    """A new network, or that of the model to start from and the model's SHA-256."""
     if not config.start_from:
-        return PanCrafter(config.network)
+        return PanCrafter(config.network), None
     model = load_model(config.start_from)
     if model.spec.config != config.network:
         theirs, ours = vars(model.spec.config), vars(config.network)
@@ -167,7 +171,7 @@ def _first_network(config: TrainConfig) -> PanCrafter:
             f"{config.start_from}: its network is not that of the recipe: it has {found}",
             "make [network] of the recipe the same, and [sample] bands with it",
         )
-    return model.network.train()
+    return model.network.train(), model.sha256
 
 
 def _average(learner: Learner, most: float) -> None:
@@ -179,10 +183,10 @@ def _average(learner: Learner, most: float) -> None:
             learner.ema[name].lerp_(value, 1 - decay)
 
 
-def _not_finite(what: str, learner: Learner, batch: Batch | None) -> TrainingError:
+def _not_finite(what: str, learner: Learner, batch: Batch | None) -> NotFinite:
     """The error for a loss or gradient from a batch, or from any process's."""
     where = f", in samples of {', '.join(sorted(set(batch.names)))}" if batch else ""
-    return TrainingError(
+    return NotFinite(
         f"the {what} is not finite at step {learner.step + 1}{where}; nothing of that step was kept",
-        "lower `lr`, or look for broken values in these scenes; the run folder holds the last good checkpoint",
+        f"lower `lr`, or look for broken values in {'these' if batch else 'the'} scenes",
     )

@@ -20,7 +20,7 @@ from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.tasks.checkpoint import written_whole
 from pancrafter_cli.tasks.learner import Learner
 from pancrafter_cli.version import __version__
-from pancrafter_cli.zoo import file_sha256, resolve
+from pancrafter_cli.zoo import file_sha256
 
 RECIPE_FILE = "recipe.toml"
 RECORD_FILE = "run.json"
@@ -32,14 +32,14 @@ def record_run(run: Path, config: TrainConfig, gathered: Gathered, held_out: Seq
 
     held_out: the scene folders that the model is validated on.
 
-    A run that goes on adds to its record when and with which versions. Raises TrainingError when its scenes are no
-    longer those it began with, OutputError when the folder cannot be written to.
+    A run that goes on adds to its record when and with which versions. Raises TrainingError when its scenes, or the
+    model it started from, are no longer those it began with, OutputError when the folder cannot be written to.
     """
     record: dict[str, Any] = {
         "scenes": [_scene(entry, gathered) for entry in gathered.entries],
         "validation": [_files(folder) for folder in held_out],
         "left_out": [asdict(s) for s in gathered.skipped],
-        "start_from_sha256": file_sha256(resolve(config.start_from)) if config.start_from else None,
+        "start_from_sha256": learner.started_from,
     }
     earlier = _read(run) if learner.step else {}
     changes = [c for part in ("scenes", "validation") if earlier for c in _changes(earlier[part], record[part])]
@@ -48,11 +48,27 @@ def record_run(run: Path, config: TrainConfig, gathered: Gathered, held_out: Seq
             f"{run}: the scenes are not those the run began with: {', '.join(changes)}",
             "bring them back, or begin a new --run with --from and this run's model",
         )
+    began_from = earlier.get("start_from_sha256", learner.started_from)
+    if began_from != learner.started_from:
+        raise TrainingError(
+            f"{run}: {config.start_from} is not the model the run began with (SHA-256 {_short(began_from)}, now "
+            f"{_short(learner.started_from)})",
+            "bring it back, or begin a new --run with --from and this run's model",
+        )
     record["starts"] = [*earlier.get("starts", []), _start(learner)]
-    with written_whole(run / RECIPE_FILE) as part:
-        part.write_text(recipe_text(config), encoding="utf-8")
+    # First what shows that the folder is a run's: a kill in between must not leave it looking like somebody else's.
     with written_whole(run / RECORD_FILE) as part:
         part.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    with written_whole(run / RECIPE_FILE) as part:
+        part.write_text(recipe_text(config), encoding="utf-8")
+
+
+def is_recorded(run: Path) -> bool:
+    """Whether a folder holds what `record_run` writes."""
+    try:
+        return bool(_read(run))
+    except TrainingError:
+        return False
 
 
 def _scene(entry: Path, gathered: Gathered) -> dict[str, Any]:
@@ -108,7 +124,13 @@ def _read(run: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return record if {"scenes", "validation", "starts"} <= record.keys() else {}
-    except ValueError as error:
-        raise TrainingError(f"{path}: not readable", "delete the run folder to start again") from error
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path}: not readable", "choose another --run to start again") from error
+    if not isinstance(record, dict) or not record.keys() >= {"scenes", "validation", "starts"}:
+        return {}
+    return record
+
+
+def _short(digest: str | None) -> str:
+    return f"{digest[:12]}..." if digest else "none"

@@ -8,27 +8,28 @@ run to run: the learning rate of a run with `minutes`, and when a model is valid
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from pancrafter_cli.data.ahead import Drawer, drawn_ahead, lost_drawers_told
 from pancrafter_cli.data.batches import Skipped, SourcePool
 from pancrafter_cli.data.config import TrainConfig
-from pancrafter_cli.data.gather import gather_sources
-from pancrafter_cli.errors import OutputError, TrainingError, UsageError
+from pancrafter_cli.data.gather import Gathered, gather_sources
+from pancrafter_cli.errors import NotFinite, PancrafterError, TrainingError, UsageError
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.runtime.cpu import usable_cores
 from pancrafter_cli.runtime.processes import Processes, joined
 from pancrafter_cli.runtime.torch_runner import TorchRunner
 from pancrafter_cli.tasks.checkpoint import (
     BEST_FILE,
+    CHECKPOINT_FILE,
     best_score,
     restore_checkpoint,
     save_checkpoint,
@@ -37,12 +38,14 @@ from pancrafter_cli.tasks.checkpoint import (
 )
 from pancrafter_cli.tasks.course import Course
 from pancrafter_cli.tasks.learner import LOSSES, Learner, is_finished, learning_rate, start_learner, take_step
+from pancrafter_cli.tasks.run_folder import check_folder, claimed
 from pancrafter_cli.tasks.run_record import record_run
 from pancrafter_cli.tasks.validation import Exam, examine, prepare_exams
-from pancrafter_cli.zoo import WEIGHTS_FILE, Model, ModelSpec, file_sha256, read_spec, resolve
+from pancrafter_cli.zoo import WEIGHTS_FILE, Model, ModelSpec, read_spec, resolve
 
 Progress = Callable[[int, int, float], None]
 Warn = Callable[[str], None]
+Result = TypeVar("Result")
 
 _MOST_WORKERS = 8
 
@@ -78,8 +81,9 @@ def train(
     device: auto, cpu, cuda or cuda:N. workers: processes that draw samples, 0 for a thread of this one; by default
     several where the network runs on a GPU. `stop_at` ends this call early, after that many steps in all, with a
     checkpoint. `progress` gets (step, steps, loss), `warn` a sentence for everything that is left out. Raises
-    TrainingError for unusable scenes, a checkpoint of another recipe, or a loss that is not finite, OutputError when
-    the run folder cannot be written to, and UsageError for a number of processes that cannot share a step's samples.
+    TrainingError for unusable scenes, a checkpoint of another recipe, a start model that changed, a folder in which
+    another process trains, or a loss that is not finite, OutputError when the run folder cannot be written to or holds
+    what is no run's, and UsageError for a number of processes that cannot share a step's samples.
     """
     if stop_at is not None and stop_at < 1:
         raise UsageError(f"--stop-at {stop_at}: expected a number of steps from 1 up", "leave it out")
@@ -103,7 +107,23 @@ def _train(
 ) -> TrainResult:
     """What `train` promises, of which processes other than the first do the steps alone."""
     learner = start_learner(config, processes)
-    _check_folder(folder)
+    check_folder(folder, resolve(config.start_from) if config.start_from else None)
+    with ExitStack() as held:
+        _by_the_first(processes, lambda: held.enter_context(claimed(folder, warn)))
+        try:
+            return _train_in(folder, config, learner, workers, last, progress, warn)
+        except NotFinite as error:
+            model = folder / WEIGHTS_FILE
+            if model.exists() and (folder / CHECKPOINT_FILE).exists():
+                error.hint += f"; this run takes no other `lr`: begin a new --run, from nothing or with --from {model}"
+            raise
+
+
+def _train_in(
+    folder: Path, config: TrainConfig, learner: Learner, workers: int, last: int, progress: Progress, warn: Warn
+) -> TrainResult:
+    """Train in a folder that no other run has."""
+    processes = learner.processes
     restore_checkpoint(folder, config, learner)
     if processes.agreed(learner.step) != learner.step:
         raise TrainingError(
@@ -111,21 +131,18 @@ def _train(
             "the run folder must be one that all machines share",
         )
     gathered = gather_sources(config)
+    if processes.first:
+        for setting, patterns in config.idle_patterns(s.name for s in gathered.sources).items():
+            warn(f"{setting}: no scene under {config.scenes} matches {', '.join(patterns)}")
     drawer = Drawer(SourcePool(gathered.sources, config), processes.rank, processes.count)
     left_out = _LeftOut(warn)
     began = time.monotonic() - learner.seconds  # the first validation takes of the time, too
+    exams = _by_the_first(processes, lambda: _prepare(folder, config, learner, gathered, left_out))
     steps = _steps(config, learner, drawer, workers, last, left_out, began)
-    if not processes.first:
+    if exams is None:
         for _ in steps:
             pass
         return TrainResult(learner.step, learner.loss, folder / WEIGHTS_FILE, left_out.all)
-    exams, no_exams = prepare_exams(
-        config.validation_folders(), matched=config.network.pan == "matched", nodata=config.nodata
-    )
-    left_out.add((*gathered.skipped, *no_exams))
-    held_out = [Path(config.scenes) / exam.name for exam in exams]
-    _make_folder(folder)
-    record_run(folder, config, gathered, held_out, learner)
     names = tuple(entry.name for entry in gathered.entries)
     training = _Run(config, folder, learner, exams, names, drawer.pool.ratios, progress)
     with Course(folder, learner.step) as course:
@@ -133,22 +150,33 @@ def _train(
     return training.result(left_out.all)
 
 
-def _check_folder(folder: Path) -> None:
-    """Raise OutputError when a run folder can neither be used nor made; scenes may take long to read."""
-    # os.path, unlike Path, calls a name that may not be looked at one that does not exist.
-    place = next((p for p in (folder, *folder.absolute().parents) if os.path.exists(p)), folder)  # noqa: PTH110
-    if not os.path.isdir(place):  # noqa: PTH112
-        raise OutputError(f"{folder}: {place} is not a folder", "choose another --run")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise OutputError(f"{folder}: {place} cannot be written to", "choose another --run")
+def _prepare(
+    folder: Path, config: TrainConfig, learner: Learner, gathered: Gathered, left_out: _LeftOut
+) -> tuple[Exam, ...]:
+    """What only the first process does before the first step: it opens the held-out scenes and records the run."""
+    exams, no_exams = prepare_exams(
+        config.validation_folders(), matched=config.network.pan == "matched", nodata=config.nodata
+    )
+    left_out.add((*gathered.skipped, *no_exams))
+    record_run(folder, config, gathered, [Path(config.scenes) / exam.name for exam in exams], learner)
+    return exams
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        found = f"{folder}: cannot be made a run folder ({error.strerror})"
-        raise OutputError(found, "choose another --run") from error
+def _by_the_first(processes: Processes, act: Callable[[], Result]) -> Result | None:
+    """Have the first process do something; the others get None, and end with it where it fails.
+
+    They would wait for it at the next step, and its failure be hidden among theirs.
+    """
+    done: Result | None = None
+    failure: PancrafterError | None = None
+    if processes.first:
+        try:
+            done = act()
+        except PancrafterError as error:
+            failure = error
+    if processes.agreed(0.0 if failure is None else 1.0):
+        raise failure or TrainingError("the first process cannot begin", "its message says why")
+    return done
 
 
 class _LeftOut:
@@ -269,6 +297,6 @@ class _Run:
             "scenes": sorted(self.scenes),
             "torch": torch.__version__,
             "recipe": recipe,
-            "started_from_sha256": file_sha256(resolve(config.start_from)) if config.start_from else None,
+            "started_from_sha256": learner.started_from,
         }
         return ModelSpec(name=config.name, config=config.network, ratios=self.ratios, training=training | (facts or {}))
