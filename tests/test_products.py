@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import attrs
@@ -17,6 +18,7 @@ from rasterio.control import GroundControlPoint
 from pancrafter_cli.errors import GeometryError, RasterError, UsageError
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
 from pancrafter_cli.raster import SceneOptions, open_scene
+from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.paths import gdal_name, is_local
 from pancrafter_cli.raster.products import ProductFiles, find_product
 from tests.scene_factory import PAN_TRANSFORM, FileFacts, ms_transform, smooth_image, write_pair, write_tif
@@ -31,6 +33,7 @@ from tests.vendor_layouts import (
     write_maxar,
 )
 
+LANDSAT_C1 = LANDSAT.replace("_02_T1", "_01_T1")
 VISIBLE = ("blue", "green", "red", "nir")
 
 
@@ -106,17 +109,52 @@ def test_a_missing_landsat_band_is_told(tmp_path):
         find_product([folder])
 
 
-def test_landsat_fill_becomes_nodata(tmp_path):
+@pytest.mark.parametrize(
+    ("scene", "quality"),
+    [
+        (LANDSAT, "QA_PIXEL.TIF"),
+        (LANDSAT, "QA_PIXEL.tif"),
+        (LANDSAT_C1, "BQA.TIF"),
+        (LANDSAT_C1, "bqa.tiff"),
+    ],
+)
+def test_landsat_fill_becomes_nodata(tmp_path, scene, quality):
     fill = np.zeros((8, 10), bool)
     fill[:3, :4] = True
-    folder = write_landsat(tmp_path / "l", LANDSAT, [2, 3, 4, 5, 8], fill)
-    with open_product(folder) as scene:
-        valid = scene.read_ms(0, 0, 8, 10)[1]
+    folder = write_landsat(tmp_path / "l", scene, [2, 3, 4, 5, 8], fill, quality)
+    with open_product(folder) as opened:
+        valid = opened.read_ms(0, 0, 8, 10)[1]
         assert np.array_equal(valid, np.broadcast_to(~fill, (4, 8, 10)))
-        assert scene.needs_mask
-        assert not scene.valid(0, 0, 5, 7).any()
-        assert scene.valid(6, 8, 5, 7).all()
-        assert folder / f"{LANDSAT}_QA_PIXEL.TIF" in scene.files
+        assert not opened.valid(0, 0, 5, 7).any()
+        assert opened.valid(6, 8, 5, 7).all()
+        assert folder / f"{scene}_{quality}" in opened.files
+        assert opened.notices == ()
+
+
+def test_landsat_fill_is_zero_where_no_quality_file_tells(tmp_path):
+    """Of PAN always: quality is told of the 30 m grid."""
+    folder = write_landsat(tmp_path / "l", LANDSAT_C1, [2, 3, 4, 5, 8])
+    for name, last in (("B2", (3, 4)), ("B8", (5, 7))):
+        with rasterio.open(folder / f"{LANDSAT_C1}_{name}.TIF", "r+") as file:
+            pixels = file.read()
+            pixels[:, : last[0], : last[1]] = 0
+            file.write(pixels)
+    with open_product(folder) as scene:
+        assert scene.nodata == 0
+        assert not scene.read_ms(0, 0, 3, 4)[1][0].any()
+        assert scene.read_ms(0, 0, 8, 10)[1].sum() == 4 * 80 - 12
+        assert not scene.read_pan(0, 0, 5, 7)[1].any()
+        assert scene.read_pan(0, 0, 16, 20)[1].sum() == 16 * 20 - 35
+        (notice,) = scene.notices
+        assert LANDSAT_C1 in notice
+        assert "DN 0 counts as fill" in notice
+    with rasterio.open(folder / f"{LANDSAT_C1}_B2.TIF", "r+") as file:
+        file.nodata = 7
+    with closing(open_raster(folder / f"{LANDSAT_C1}_B2.TIF")) as file:
+        assert (file.nodata, file.notices) == ((7,), ())
+    floats = write_tif(tmp_path / f"{LANDSAT_C1}_B3.TIF", np.zeros((1, 4, 4), "float32"))  # reflectance: no DN
+    with closing(open_raster(floats)) as file:
+        assert (file.nodata, file.notices) == ((None,), ())
 
 
 # --- DIMAP
