@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pancrafter_cli.errors import NoProduct, RasterError, UsageError
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
+from pancrafter_cli.raster.folders import files_by_name, files_in, rasters_of
 from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.landsat import LandsatBand, landsat_band
 from pancrafter_cli.raster.paths import is_local
 
-_DEPTH = 3  # folders below the one given
-_MOST_FILES = 20_000
 _SHOWN = 8
 _VISIBLE = ("blue", "green", "red", "nir")
-_RASTERS = {".tif", ".tiff", ".jp2", ".j2k", ".ntf", ".nitf", ".img", ".vrt", ".gpkg", ".til", ".pix", ".dat", ".bsq"}
 
 # Landsat: sensor and the numbers of its blue, green, red and near infrared bands. PAN is band 8 of each.
 _LANDSAT = {
@@ -73,10 +71,10 @@ def find_product(paths: Sequence[Path]) -> ProductFiles:
             "give PAN and then MS, or the folder of a product alone",
         )
     where = ", ".join(map(str, folders))
-    files = sorted({file for folder in folders for file in _files(folder)})
+    files = sorted({file for folder in folders for file in files_in(folder)})
     found = _recognised(where, files)
     if found is None:
-        seen = _failure(f"{where}: no PAN and MS pair is recognised", _rasters(files) or files)
+        seen = _failure(f"{where}: no PAN and MS pair is recognised", rasters_of(files) or files)
         raise NoProduct(seen.message, seen.hint)
     _check_alone(where, found, files)
     return found
@@ -136,46 +134,6 @@ def scene_in(folder: Path) -> ProductFiles:
                 "put it beside the other, or move the folder away",
             ) from error
         raise
-
-
-def files_by_name(folder: Path) -> dict[str, Path]:
-    """What a folder holds, by names in small letters. Raises OSError."""
-    return {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
-
-
-def holds_rasters(folder: Path) -> bool:
-    """Whether a folder holds a file that looks like a raster by its name, as deep as `find_product` looks.
-
-    A folder that cannot be listed may hold some.
-    """
-    unreadable: list[OSError] = []
-    for root, names, files in os.walk(folder, onerror=unreadable.append):
-        names[:] = _below(folder, Path(root), names)
-        if any(is_raster(Path(file)) for file in files if not file.startswith(".")):
-            return True
-    return bool(unreadable)
-
-
-def rasters_in(folder: Path) -> list[Path]:
-    """The files that look like rasters by their names, searched as `find_product` does. Raises RasterError."""
-    return sorted(_rasters(_files(folder)))
-
-
-def _files(folder: Path) -> list[Path]:
-    """All files of a folder down to `_DEPTH`, hidden ones left out. Raises RasterError for far too many."""
-    found: list[Path] = []
-    for root, names, files in os.walk(folder):
-        here = Path(root)
-        names[:] = _below(folder, here, names)
-        found += [here / name for name in files if not name.startswith(".")]
-        if len(found) > _MOST_FILES:
-            raise RasterError(f"{folder}: holds more than {_MOST_FILES} files", "give the folder of one product")
-    return found
-
-
-def _below(folder: Path, here: Path, names: list[str]) -> list[str]:
-    """Which subfolders of `here` a search of `folder` goes into."""
-    return [n for n in names if not n.startswith(".")] if len(here.relative_to(folder).parts) < _DEPTH else []
 
 
 # --- Landsat Collection
@@ -291,7 +249,7 @@ def _pair(where: str, layout: str, candidates: list[Path], kind: Callable[[Path]
 
 def _plain(where: str, files: list[Path]) -> ProductFiles | None:
     """One raster named PAN and one named MS; or two rasters, of which one has one band and the other more."""
-    rasters = _rasters(files)
+    rasters = rasters_of(files)
     pan = [f for f in rasters if _words(f) & PAN_WORDS and not _words(f) & MS_WORDS]
     ms = [f for f in rasters if _words(f) & MS_WORDS and not _words(f) & PAN_WORDS]
     layout = "pair by name"
@@ -307,19 +265,9 @@ def _plain(where: str, files: list[Path]) -> ProductFiles | None:
     return _pair(where, layout, chosen, lambda path: "P" if path in pan else "M")
 
 
-def is_raster(path: Path) -> bool:
-    """Whether a file looks like a raster by its name."""
-    return path.suffix.lower() in _RASTERS
-
-
 def _words(path: Path) -> set[str]:
     """The words of a file's name, without digits at their ends: `scene-PAN1_b.tif` holds `pan`."""
     return {word.rstrip("0123456789") for word in re.split(r"[^a-z0-9]+", path.stem.lower())}
-
-
-def _rasters(files: Iterable[Path]) -> list[Path]:
-    """Those that look like rasters by their names."""
-    return [file for file in files if is_raster(file)]
 
 
 def _failure(message: str, seen: Sequence[Path | str]) -> RasterError:

@@ -9,8 +9,8 @@ from typing import Any
 
 from pancrafter_cli.errors import UsageError
 from pancrafter_cli.raster.align import SceneOptions, parse_nodata
+from pancrafter_cli.raster.folders import is_raster
 from pancrafter_cli.raster.paths import is_local
-from pancrafter_cli.raster.products import is_raster
 from pancrafter_cli.raster.register import parse_registration
 from pancrafter_cli.tasks.pairing import Entry, Found, pair_folder, scene_name
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pancrafter_cli.errors import RasterError
-from pancrafter_cli.raster.products import MS_WORDS, PAN_WORDS, files_by_name, is_raster, rasters_in
+from pancrafter_cli.raster.folders import files_by_name, is_raster, rasters_in
+from pancrafter_cli.raster.products import MS_WORDS, PAN_WORDS
 
 _WORD = re.compile(r"[^\W\d_]+\d*")
 _LEFT_OUT = "neither PAN nor MS by its name"
