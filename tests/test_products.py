@@ -15,7 +15,7 @@ import rasterio.rpc
 from affine import Affine
 from rasterio.control import GroundControlPoint
 
-from pancrafter_cli.errors import GeometryError, RasterError, UsageError
+from pancrafter_cli.errors import GeometryError, NoProduct, RasterError, UsageError
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
 from pancrafter_cli.raster import SceneOptions, open_scene
 from pancrafter_cli.raster.inputs import open_raster
@@ -229,6 +229,34 @@ def test_a_gaofen_folder(tmp_path, platform, sensor):
     assert (found.pan, found.ms, found.sensor, found.band_names) == (pan, (ms,), sensor, VISIBLE)
     shutil.copy(pan, tmp_path / pan.name.replace("PAN1", "PAN2"))
     with pytest.raises(RasterError, match="found 2 and 1"):
+        find_product([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("platform", "kinds", "sensor", "layout"),
+    [
+        ("GF1B", ("PAN", "MUX"), "GF-1", "GF-1"),
+        ("GF6", ("PAN", "MUX"), None, "GF-6"),
+        ("GF7", ("BWDPAN", "BWDMUX"), None, "GF-7"),
+        ("ZY3", ("NAD", "MUX"), None, "ZY-3"),
+        ("ZY302", ("NAD", "MUX"), None, "ZY-3"),
+    ],
+)
+def test_chinese_products_that_call_ms_mux(tmp_path, platform, kinds, sensor, layout):
+    pan, ms = write_gaofen(tmp_path, platform, kinds)
+    for stereo in ("FWDPAN", "FWD", "BWD"):  # look forward and backward: no PAN of this MS
+        shutil.copy(pan, tmp_path / pan.name.replace(f"-{kinds[0]}.", f"-{stereo}."))
+    found = find_product([tmp_path])
+    assert found == ProductFiles(pan, (ms,), sensor, VISIBLE, layout)
+
+
+def test_one_gaofen_file_may_be_of_any_other_pair(tmp_path):
+    pan, ms = write_gaofen(tmp_path, "GF2")
+    named = ms.rename(tmp_path / "ms.tif")
+    assert find_product([tmp_path]) == ProductFiles(pan, (named,), layout="pair by name")
+    named.rename(tmp_path / "other.tif")
+    write_tif(tmp_path / "dem.tif", image(1, 8, 8))
+    with pytest.raises(NoProduct, match=rf"no PAN and MS pair.*{pan.name}, dem\.tif, other\.tif"):
         find_product([tmp_path])
 
 

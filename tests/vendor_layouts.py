@@ -107,12 +107,12 @@ def write_maxar(folder: Path, bands: int, satellite: str, ids: str, corner: bool
     return mosaic
 
 
-def write_gaofen(folder: Path, platform: str = "GF2") -> tuple[Path, Path]:
-    """PAN and MSS of one camera, orthorectified."""
+def write_gaofen(folder: Path, platform: str = "GF2", kinds: tuple[str, str] = ("PAN1", "MSS1")) -> tuple[Path, Path]:
+    """PAN and MS of one camera, orthorectified; `kinds` is what their names call them."""
     folder.mkdir(exist_ok=True)
     stem = f"{platform}_PMS1_E113.5_N34.7_20200101_L1A0004567890"
-    pan = write_tif(folder / f"{stem}-PAN1.tiff", image(1, 32, 40))
-    ms = write_tif(folder / f"{stem}-MSS1.tiff", image(4, 8, 10), FileFacts(ms_transform(4)))
+    pan = write_tif(folder / f"{stem}-{kinds[0]}.tiff", image(1, 32, 40))
+    ms = write_tif(folder / f"{stem}-{kinds[1]}.tiff", image(4, 8, 10), FileFacts(ms_transform(4)))
     return pan, ms
 
 

@@ -28,7 +28,14 @@ _LANDSAT = {
     "LE07": ("Landsat-7", (1, 2, 3, 4)),
 }
 _LANDSAT_PAN = 8
-_GAOFEN = re.compile(r"GF(?P<number>\d)[A-D]?_.*-(?P<kind>PAN|MSS)\d?(?:[._-].*)?\.tiff?", re.IGNORECASE)
+# What GF-7 and ZY-3 take looking forward (and ZY-3 backward) is stereo, and no PAN of their MS.
+_GAOFEN = re.compile(
+    r"(?P<platform>GF\d(?=[A-D]?_)|ZY3(?=-?\d*[A-Z]?_)).*-(?P<kind>(?:BWD)?PAN|NAD|MSS|(?:BWD)?MUX)\d?(?:[._-].*)?"
+    r"\.tiff?",
+    re.IGNORECASE,
+)
+_GAOFEN_PAN = ("PAN", "BWDPAN", "NAD")
+_GAOFEN_GAINS = ("GF-1", "GF-2")  # of which the MTF is known
 _MAXAR_KIND = re.compile(r"-([PMS])[123][A-Z]S(?:[-_.]|$)", re.IGNORECASE)
 _MAXAR_TILE = re.compile(r"_R\d+C\d+[-_.]", re.IGNORECASE)
 NAMED, GUESSED = "pan.tif and ms.tif", "two rasters, PAN by its one band"  # layouts
@@ -55,7 +62,7 @@ class ProductFiles:
 def find_product(paths: Sequence[Path]) -> ProductFiles:
     """The scene that `paths` names: PAN and MS files as given, or what lies in the folder (or folders) of a product.
 
-    Known are Landsat Collection, DIMAP (Pleiades, SPOT), Maxar (.TIL or .TIF with .IMD), GF-1/2, and any folder with
+    Known are Landsat Collection, DIMAP (Pleiades, SPOT), Maxar (.TIL or .TIF with .IMD), GF and ZY-3, and any folder with
     one recognisable pair; folders are searched 3 levels deep. Raises UsageError for paths that are no scene and
     RasterError when a folder holds none, more than one, or a part of one; the message lists what was seen.
     """
@@ -221,15 +228,17 @@ def _maxar_kind(path: Path) -> str:
 
 
 def _gaofen(where: str, files: list[Path]) -> ProductFiles | None:
-    """GF-1 and GF-2: *-PAN*.tiff and *-MSS*.tiff; their MSS hold blue, green, red and near infrared."""
+    """GF-1, 2, 6 and 7 and ZY-3: *-PAN*.tiff and *-MSS*.tiff or *-MUX*.tiff of blue, green, red and near infrared."""
     matches = {f: m for f in files if (m := _GAOFEN.fullmatch(f.name))}
-    if not matches:
+    kinds = {f: "P" if m["kind"].upper() in _GAOFEN_PAN else "M" for f, m in matches.items()}
+    if len(set(kinds.values())) < 2:  # the other half may have another name
         return None
-    found = _pair(where, "GF", list(matches), lambda path: matches[path]["kind"][0].upper())
-    number = matches[found.pan]["number"]
+    found = _pair(where, "GF", list(matches), lambda path: kinds[path])
+    platform = matches[found.pan]["platform"].upper()
+    name = f"{platform[:2]}-{platform[2]}"
     with closing(open_raster(found.ms[0])) as file:
         names = found.band_names or (_VISIBLE if file.bands == len(_VISIBLE) else ())
-    return ProductFiles(found.pan, found.ms, f"GF-{number}" if number in "12" else None, names, f"GF-{number}")
+    return ProductFiles(found.pan, found.ms, name if name in _GAOFEN_GAINS else None, names, name)
 
 
 def _pair(where: str, layout: str, candidates: list[Path], kind: Callable[[Path], str]) -> ProductFiles:
