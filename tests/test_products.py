@@ -18,10 +18,11 @@ from rasterio.control import GroundControlPoint
 from pancrafter_cli.errors import GeometryError, NoProduct, RasterError, UsageError
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
 from pancrafter_cli.raster import SceneOptions, open_scene
+from pancrafter_cli.raster.folders import holds_rasters
 from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.paths import gdal_name, is_local
 from pancrafter_cli.raster.products import ProductFiles, find_product
-from tests.scene_factory import PAN_TRANSFORM, FileFacts, ms_transform, smooth_image, write_pair, write_tif
+from tests.scene_factory import PAN_TRANSFORM, FileFacts, Pair, ms_transform, smooth_image, write_pair, write_tif
 from tests.vendor_layouts import (
     LANDSAT,
     RPCS,
@@ -315,12 +316,129 @@ def test_two_rasters_are_told_apart_by_their_bands(tmp_path):
 
 
 def test_folders_that_hold_no_scene(tmp_path):
-    with pytest.raises(RasterError, match="it holds no files"):
+    with pytest.raises(NoProduct, match="holds no files within 3 levels of folders"):
+        find_product([tmp_path])
+    deep = tmp_path / "a" / "b" / "c"
+    write_pair_in(deep / "d")
+    with pytest.raises(NoProduct, match="holds no files within 3 levels of folders"):
+        find_product([tmp_path])
+    assert find_product([tmp_path / "a"]).pan == deep / "d" / "pan.tif"
+    (tmp_path / "readme.txt").write_text("of an order")
+    with pytest.raises(NoProduct, match=r"no PAN and MS pair is recognised within 3 levels.*readme\.txt"):
         find_product([tmp_path])
     for name in ("a", "b", "c"):
         write_tif(tmp_path / f"{name}.tif", image(1, 4, 4))
-    with pytest.raises(RasterError, match=r"no PAN and MS pair.*a\.tif, b\.tif, c\.tif"):
+    with pytest.raises(NoProduct, match=r"no PAN and MS pair is recognised; seen: a\.tif, b\.tif, c\.tif$"):
         find_product([tmp_path])
+
+
+def write_pair_in(folder: Path) -> Pair:
+    folder.mkdir(parents=True)
+    return write_pair(folder)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        (".bil", {"driver": "ENVI", "INTERLEAVE": "BIL"}),
+        (".bip", {"driver": "ENVI", "INTERLEAVE": "BIP"}),
+        (".ers", {"driver": "ERS"}),
+        ("", {"driver": "ENVI", "SUFFIX": "ADD"}),
+    ],
+)
+def test_rasters_whose_headers_lie_beside_them(tmp_path, suffix, options):
+    pair = write_pair_in(tmp_path / "in")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for path in (pair.pan, pair.ms):
+        copied(path, folder / f"s_0.5m_{path.stem}{suffix}", **options)
+    assert holds_rasters(folder)
+    found = find_product([folder])
+    assert (found.pan, found.ms) == (folder / f"s_0.5m_pan{suffix}", (folder / f"s_0.5m_ms{suffix}",))
+    with open_scene(found.pan, found.ms) as scene:
+        assert np.array_equal(scene.read_ms(0, 0, 8, 10)[0], pair.ms_image)
+
+
+@pytest.mark.parametrize("name", ["{}-BROWSE", "{}_preview", "{}_Thumb", "{}_ortho_quicklook1", "{}_ql", "{}_QB"])
+def test_previews_are_left_out_where_something_else_remains(tmp_path, name):
+    pan, ms = write_gaofen(tmp_path / "gf")
+    shutil.copy(ms, ms.with_stem(name.format(ms.stem)))
+    shutil.copy(pan, pan.with_stem(name.format(pan.stem)))
+    found = find_product([tmp_path / "gf"])
+    assert (found.pan, found.ms) == (pan, (ms,))
+    pair = write_pair_in(tmp_path / "plain")
+    for file in (pair.pan, pair.ms):
+        shutil.copy(file, tmp_path / "plain" / f"{name.format(file.stem)}.tif")
+    found = find_product([tmp_path / "plain"])
+    assert (found.pan, found.ms) == (pair.pan, (pair.ms,))
+    alone = write_pair_in(tmp_path / "alone")
+    pan, ms = (p.rename(p.with_stem(name.format(p.stem))) for p in (alone.pan, alone.ms))
+    found = find_product([tmp_path / "alone"])
+    assert (found.pan, found.ms) == (pan, (ms,))
+
+
+def test_previews_beside_pairs_without_names_and_in_folders_of_their_own(tmp_path):
+    pair = write_pair_in(tmp_path / "a")
+    pan, ms = pair.pan.rename(tmp_path / "a" / "zz.tif"), pair.ms.rename(tmp_path / "a" / "aa.tif")
+    shutil.copy(ms, tmp_path / "a" / "browse.tif")
+    found = find_product([tmp_path / "a"])
+    assert (found.pan, found.ms) == (pan, (ms,))
+    pan, _ = write_gaofen(tmp_path / "b")
+    small = write_pair_in(tmp_path / "b" / "small")
+    for path in (small.pan, small.ms):
+        path.rename(path.with_stem(f"{path.stem}_preview"))
+    assert find_product([tmp_path / "b"]).pan == pan
+
+
+def test_previews_of_maxar(tmp_path):
+    pan = write_maxar(tmp_path / "x_PAN", 1, "GE01", "P")
+    ms = write_maxar(tmp_path / "x_MUL", 4, "GE01", "B G R N")
+    for path in (pan, ms):  # as single files instead of tiles
+        with rasterio.open(path) as mosaic:
+            write_tif(path.with_suffix(".TIF"), mosaic.read(), FileFacts(mosaic.transform))
+        path.unlink()
+    write_tif(pan.with_name(f"{pan.stem}-BROWSE.TIF"), image(1, 8, 8), FileFacts(None))
+    found = find_product([tmp_path])
+    assert (found.pan, found.ms) == (pan.with_suffix(".TIF"), (ms.with_suffix(".TIF"),))
+
+
+# --- archives
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix", "command"),
+    [("tar", ".tar", "tar -xf"), ("gztar", ".tar.gz", "tar -xf"), ("zip", ".zip", "unzip")],
+)
+def test_an_archive_is_to_be_unpacked(tmp_path, kind, suffix, command):
+    pair = write_pair_in(tmp_path / "in")
+    (tmp_path / "order").mkdir()
+    packed = Path(shutil.make_archive(str(tmp_path / "order" / "prod.1"), kind, tmp_path / "in"))
+    assert packed.name == f"prod.1{suffix}"
+    with pytest.raises(UsageError, match=rf"prod\.1{suffix}: is an archive") as usage:
+        find_product([packed])
+    assert f"{command} {packed}" in usage.value.hint
+    assert f"{tmp_path / 'order' / 'prod.1'} " in f"{usage.value.hint} ".replace(")", " ")  # where it goes to
+    with pytest.raises(NoProduct, match=rf"order: holds no rasters, but an archive, prod\.1{suffix}") as none:
+        find_product([tmp_path / "order"])
+    assert f"{command} {packed}" in none.value.hint
+    with pytest.raises(RasterError, match="is not a raster") as data:
+        open_scene(pair.pan, [packed])
+    assert f"{command} {packed}" in data.value.hint
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_what_is_not_in_an_archive_is_not_blamed_on_the_network(tmp_path):
+    pair = write_pair_in(tmp_path / "in")
+    for name in ("a.tif", "b.tif"):
+        shutil.copy(pair.ms, tmp_path / "in" / name)
+    packed = shutil.make_archive(str(tmp_path / "prod"), "zip", tmp_path / "in")
+    for given in (f"/vsizip/{packed}", f"/vsizip/{packed}/none.tif", f"/vsizip/{tmp_path}/none.zip/a.tif"):
+        with pytest.raises(RasterError, match="cannot be opened") as caught:
+            open_scene(pair.pan, [Path(given)])
+        assert "/vsizip/ARCHIVE/RASTER" in caught.value.hint
+    with pytest.raises(UsageError, match=r"prod\.zip: is an archive") as usage:
+        find_product([Path(f"/vsizip/{packed}")])
+    assert f"unzip {packed} -d" in usage.value.hint
 
 
 def test_files_are_taken_as_given(tmp_path):

@@ -22,8 +22,9 @@ from pancrafter_cli.errors import GeometryError, RasterError
 from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.raster.collar import Collar, find_collar
 from pancrafter_cli.raster.env import GDAL_FAILURES, opening, reading
+from pancrafter_cli.raster.folders import unpacking
 from pancrafter_cli.raster.landsat import FILL, FILL_BIT, SURFACE_OFFSET, SURFACE_SCALE, landsat_band, quality_file
-from pancrafter_cli.raster.paths import gdal_name, is_local
+from pancrafter_cli.raster.paths import gdal_name, in_archive, is_local
 from pancrafter_cli.raster.spec import DTYPES, BandFacts, Tags, as_dtype
 from pancrafter_cli.raster.vendor import (
     band_names,
@@ -228,15 +229,21 @@ def _open(path: Path) -> Any:
         with opening():
             dataset = rasterio.open(gdal_name(path))
     except GDAL_FAILURES as error:
+        if in_archive(path):
+            raise RasterError(
+                f"{path}: cannot be opened: {error.__cause__ or error}",
+                "check the names of the archive and of the raster in it (/vsizip/ARCHIVE/RASTER), or unpack it",
+            ) from error
         if not is_local(path):
             raise RasterError(
                 f"{path}: cannot be opened: {error.__cause__ or error}",
                 "check the address, the network and, for a bucket, GDAL's credentials (AWS_..., GS_..., AZURE_...)",
             ) from error
         found = "is empty (0 bytes)" if path.is_file() and path.stat().st_size == 0 else "is not a raster"
+        command = unpacking(path)
         raise RasterError(
             f"{path}: {found}: {error.__cause__ or error}",
-            "expected a GeoTIFF or another raster that GDAL reads",
+            f"unpack it: {command}" if command else "expected a GeoTIFF or another raster that GDAL reads",
         ) from error
     if not dataset.count:
         parts = list(dataset.subdatasets)

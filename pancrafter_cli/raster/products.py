@@ -11,10 +11,19 @@ from pathlib import Path
 
 from pancrafter_cli.errors import NoProduct, RasterError, UsageError
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
-from pancrafter_cli.raster.folders import files_by_name, files_in, rasters_of
+from pancrafter_cli.raster.folders import (
+    DEPTH,
+    files_by_name,
+    files_in,
+    is_preview,
+    name_of,
+    rasters_of,
+    unpacking,
+    without_previews,
+)
 from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.landsat import LandsatBand, landsat_band
-from pancrafter_cli.raster.paths import is_local
+from pancrafter_cli.raster.paths import is_local, stored_file
 
 _SHOWN = 8
 _VISIBLE = ("blue", "green", "red", "nir")
@@ -62,13 +71,14 @@ class ProductFiles:
 def find_product(paths: Sequence[Path]) -> ProductFiles:
     """The scene that `paths` names: PAN and MS files as given, or what lies in the folder (or folders) of a product.
 
-    Known are Landsat Collection, DIMAP (Pleiades, SPOT), Maxar (.TIL or .TIF with .IMD), GF and ZY-3, and any folder with
-    one recognisable pair; folders are searched 3 levels deep. Raises UsageError for paths that are no scene and
+    Known are Landsat Collection, DIMAP (Pleiades, SPOT), Maxar (.TIL or .TIF with .IMD), GF and ZY-3, and any folder
+    with one recognisable pair; folders are searched 3 levels deep. Raises UsageError for paths that are no scene and
     RasterError when a folder holds none, more than one, or a part of one; the message lists what was seen.
     """
     folders = [path for path in paths if is_local(path) and os.path.isdir(path)]  # noqa: PTH112 - never raises
     if not folders:
         if len(paths) < 2:
+            _check_archive(paths)
             given = f"only {paths[0]} is given" if paths else "no file is given"
             raise UsageError(f"{given}; expected PAN and MS", "give PAN and then MS, or the folder of a product")
         return ProductFiles(paths[0], tuple(paths[1:]))
@@ -81,10 +91,35 @@ def find_product(paths: Sequence[Path]) -> ProductFiles:
     files = sorted({file for folder in folders for file in files_in(folder)})
     found = _recognised(where, files)
     if found is None:
-        seen = _failure(f"{where}: no PAN and MS pair is recognised", rasters_of(files) or files)
-        raise NoProduct(seen.message, seen.hint)
+        raise _no_product(where, files)
     _check_alone(where, found, files)
     return found
+
+
+def _check_archive(paths: Sequence[Path]) -> None:
+    """Raise UsageError for an archive given as a product."""
+    for path in paths:
+        if (command := unpacking(stored_file(path) or path)) is not None:
+            raise UsageError(
+                f"{path}: is an archive; expected PAN and MS, or the folder of a product",
+                f"unpack it ({command}) and give the folder",
+            )
+
+
+def _no_product(where: str, files: list[Path]) -> NoProduct:
+    """The error for files among which there is no scene; it lists what was seen."""
+    rasters = rasters_of(files)
+    if not files:
+        return NoProduct(
+            f"{where}: holds no files within {DEPTH} levels of folders", "give the folder of the product itself"
+        )
+    archives = [(path, command) for path in files if (command := unpacking(path)) is not None]
+    if archives and not rasters:
+        path, command = archives[0]
+        return NoProduct(f"{where}: holds no rasters, but an archive, {path.name}", f"unpack it: {command}")
+    depth = "" if rasters else f" within {DEPTH} levels of folders"
+    seen = _failure(f"{where}: no PAN and MS pair is recognised{depth}", rasters or files)
+    return NoProduct(seen.message, seen.hint)
 
 
 def _recognised(where: str, files: list[Path]) -> ProductFiles | None:
@@ -98,7 +133,7 @@ def _check_alone(where: str, found: ProductFiles, files: list[Path]) -> None:
     own = Path(os.path.commonpath([path.absolute().parent for path in (found.pan, *found.ms)]))
     beside: dict[Path, list[Path]] = {}
     for path in files:
-        if not path.absolute().is_relative_to(own):
+        if not path.absolute().is_relative_to(own) and not is_preview(path):
             above = Path(os.path.commonpath([own, path.absolute()]))
             first = path.absolute().relative_to(above).parts[0]
             beside.setdefault(above / first, []).append(path)
@@ -244,7 +279,7 @@ def _gaofen(where: str, files: list[Path]) -> ProductFiles | None:
 def _pair(where: str, layout: str, candidates: list[Path], kind: Callable[[Path], str]) -> ProductFiles:
     """The one PAN (kind P) and the one MS (M) among the candidates. Raises RasterError when it is not one of each."""
     kinds = {path: kind(path) for path in candidates}
-    pan, ms = ([path for path, found in kinds.items() if found == wanted] for wanted in "PM")
+    pan, ms = (without_previews([path for path, found in kinds.items() if found == wanted]) for wanted in "PM")
     if len(pan) != 1 or len(ms) != 1:
         raise _failure(f"{where}: expected one PAN and one MS ({layout}), found {len(pan)} and {len(ms)}", candidates)
     with closing(open_raster(pan[0])) as pan_file, closing(open_raster(ms[0])) as ms_file:
@@ -262,12 +297,13 @@ def _plain(where: str, files: list[Path]) -> ProductFiles | None:
     pan = [f for f in rasters if _words(f) & PAN_WORDS and not _words(f) & MS_WORDS]
     ms = [f for f in rasters if _words(f) & MS_WORDS and not _words(f) & PAN_WORDS]
     layout = "pair by name"
-    if not (pan and ms) and len(rasters) == 2:
+    pair = without_previews(rasters)
+    if not (pan and ms) and len(pair) == 2:
         layout, bands = GUESSED, {}
-        for path in rasters:
+        for path in pair:
             with closing(open_raster(path)) as file:
                 bands[path] = file.bands
-        pan, ms = [f for f in rasters if bands[f] == 1], [f for f in rasters if bands[f] > 1]
+        pan, ms = [f for f in pair if bands[f] == 1], [f for f in pair if bands[f] > 1]
     if not pan or not ms:
         return None
     chosen = pan + ms
@@ -276,12 +312,12 @@ def _plain(where: str, files: list[Path]) -> ProductFiles | None:
 
 def _words(path: Path) -> set[str]:
     """The words of a file's name, without digits at their ends: `scene-PAN1_b.tif` holds `pan`."""
-    return {word.rstrip("0123456789") for word in re.split(r"[^a-z0-9]+", path.stem.lower())}
+    return {word.rstrip("0123456789") for word in re.split(r"[^a-z0-9]+", name_of(path).lower())}
 
 
 def _failure(message: str, seen: Sequence[Path | str]) -> RasterError:
     """An error that lists what was seen."""
     names = [item.name if isinstance(item, Path) else item for item in seen]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    listed = f"; seen: {', '.join(names[:_SHOWN])}{more}" if names else "; it holds no files"
+    listed = f"; seen: {', '.join(names[:_SHOWN])}{more}"
     return RasterError(message + listed, "name the files: PAN first, then MS (or its bands in order)")

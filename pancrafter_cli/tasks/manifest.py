@@ -32,7 +32,8 @@ def read_manifest(manifest: Path, out: Path) -> Found:
     else:
         raise UsageError(f"{manifest}: is neither a CSV file nor a folder", "give one that exists")
     if not found.scenes and not found.broken:
-        seen = f"; seen: {', '.join(item.name for item in found.left_out[:8])}" if found.left_out else ""
+        listed = ", ".join(f"{item.name} ({item.reason})" for item in found.left_out[:8])
+        seen = f"; seen: {listed}" if listed else ""
         raise UsageError(f"{manifest}: holds no scene{seen}", f"expected are {wanted}")
     return found
 
