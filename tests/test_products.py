@@ -85,8 +85,11 @@ def test_surface_reflectance_needs_the_pan_of_level_1(tmp_path):
 def test_both_levels_in_one_folder_are_ambiguous(tmp_path):
     folder = write_landsat(tmp_path / "both", SURFACE, [2, 3, 4, 5])
     write_landsat(folder, LANDSAT, [2, 3, 4, 5, 8])
-    with pytest.raises(RasterError, match=f"both Level-1 and surface.*{LANDSAT}"):
+    with pytest.raises(RasterError, match=f"both Level-1 and surface.*{LANDSAT}") as caught:
         find_product([folder])
+    told = caught.value.hint.split("name PAN and bands: ")[1].split()
+    assert told == [f"{LANDSAT}_B8.TIF", *(f"{SURFACE}_SR_B{n}.TIF" for n in (2, 3, 4, 5))]
+    assert "give its folder alone" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -402,6 +405,90 @@ def test_previews_of_maxar(tmp_path):
     assert (found.pan, found.ms) == (pan.with_suffix(".TIF"), (ms.with_suffix(".TIF"),))
 
 
+@pytest.mark.parametrize(
+    ("names", "stem"),
+    [
+        (("P", "B", "G", "R", "N"), "K3_20200101000000_00000_00000000_L1G_{}"),
+        (("pan", "blu", "grn", "red", "nir"), "po_1234_{}_0000000"),
+        (("panchromatic", "Blue", "Green", "Red", "NIR"), "{}"),
+    ],
+)
+def test_bands_in_files_of_their_own(tmp_path, names, stem):
+    paths = [
+        write_tif(tmp_path / f"{stem.format(name)}.tif", image(1, 8, 10, n), FileFacts(ms_transform(4)))
+        for n, name in enumerate(names)
+    ]
+    write_tif(paths[0], image(1, 32, 40))
+    for path in paths:
+        shutil.copy(path, path.with_stem(f"{path.stem}_browse"))
+    found = find_product([tmp_path])
+    assert found == ProductFiles(paths[0], tuple(paths[1:]), None, VISIBLE, "bands by name: blue, green, red, nir")
+    with open_product(tmp_path) as scene:
+        assert [band.description for band in scene.output.bands] == list(VISIBLE)
+    write_tif(paths[1], image(3, 8, 10), FileFacts(ms_transform(4)))  # no file of one band
+    with pytest.raises(NoProduct, match="no PAN and MS pair") as caught:
+        find_product([tmp_path])
+    assert "X_pan, X_blue, X_green, X_red, X_nir" in caught.value.hint
+    write_tif(paths[1], image(1, 8, 10), FileFacts(ms_transform(4)))
+    paths[4].unlink()
+    with pytest.raises(NoProduct, match="no PAN and MS pair"):
+        find_product([tmp_path])
+
+
+def test_bands_of_two_scenes_are_not_mixed(tmp_path):
+    for scene in ("a", "b"):
+        for name in ("pan", "blue", "green", "red", "nir"):
+            write_tif(tmp_path / f"{scene}_{name}.tif", image(1, 8, 10))
+    with pytest.raises(RasterError, match=r"found 2 and 0|several scenes"):
+        find_product([tmp_path])
+    (tmp_path / "a_pan.tif").unlink()
+    assert find_product([tmp_path]).pan.name == "b_pan.tif"
+
+
+def test_a_skysat_folder(tmp_path):
+    stem = "20200101_100000_ssc1_u0001"
+    pan = write_tif(tmp_path / f"{stem}_panchromatic.tif", image(1, 32, 40))
+    ms = write_tif(tmp_path / f"{stem}_analytic.tif", image(4, 8, 10), FileFacts(ms_transform(4)))
+    write_tif(tmp_path / f"{stem}_pansharpened.tif", image(4, 32, 40))
+    found = find_product([tmp_path])
+    assert (found.pan, found.ms) == (pan, (ms,))
+    named = ms.with_stem(f"{stem}_analytic_ms")  # a word that says more counts first
+    shutil.copy(ms, named)
+    assert find_product([tmp_path]).ms == (named,)
+
+
+# --- tiles given by hand
+
+
+def test_one_of_several_tiles_is_told_from_the_whole(tmp_path):
+    pan = write_maxar(tmp_path / "x_PAN", 1, "GE01", "P")
+    ms = write_maxar(tmp_path / "x_MUL", 4, "GE01", "B G R N")
+    tiles = [next(path.parent.glob("*_R1C1-*.TIF")) for path in (pan, ms)]
+    with open_scene(tiles[0], [tiles[1]]) as scene:
+        assert scene.notices == tuple(
+            f"{tile.name}: is one of 2 tiles; the whole image is {whole.name}"
+            for tile, whole in zip(tiles, (pan, ms), strict=True)
+        )
+    with open_scene(pan, [ms]) as scene:
+        assert scene.notices == ()
+    pan.unlink()
+    with closing(open_raster(tiles[0])) as file:
+        assert file.notices == ()  # the whole is not to be had
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_one_of_several_tiles_of_dimap(tmp_path):
+    document = write_dimap(tmp_path / "p", "PHR1B_P_202001011000000_ORT_1-001", 1)
+    tile = document.with_name(f"{document.stem.replace('DIM_', 'IMG_')}_R1C1.TIF")
+    with closing(open_raster(tile)) as file:
+        assert file.notices == ()  # the only one
+    shutil.copy(tile, tile.with_name(tile.name.replace("R1C1", "R2C1")))
+    with closing(open_raster(tile)) as file:
+        assert file.notices == (f"{tile.name}: is one of 2 tiles; the whole image is {document.name}",)
+    with closing(open_raster(document)) as file:
+        assert file.notices == ()
+
+
 # --- archives
 
 
@@ -447,6 +534,11 @@ def test_files_are_taken_as_given(tmp_path):
     for given, said in (([pan], "only"), ([], "no file"), ([pan, tmp_path], "is a folder and")):
         with pytest.raises(UsageError, match=said):
             find_product(given)
+    with pytest.raises(UsageError) as caught:
+        find_product([tmp_path, tmp_path / "mul" / "x.TIL"])
+    assert caught.value.hint == (
+        f"give both by their files, PAN and then MS, or both by their folders: {tmp_path} {tmp_path / 'mul'}"
+    )
     with pytest.raises(RasterError, match="is a folder"):
         open_scene(tmp_path, [tmp_path])
 

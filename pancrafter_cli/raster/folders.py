@@ -34,7 +34,7 @@ def is_raster(path: Path) -> bool:
 
 def is_preview(path: Path) -> bool:
     """Whether a file is called a browse image, a quicklook or a thumbnail."""
-    words = re.split(r"[^a-z0-9]+", name_of(path).lower())
+    words = words_of(path)
     return not _PREVIEWS.isdisjoint(word.rstrip("0123456789") for word in words) or words[-1] == _PREVIEW_ENDING
 
 
@@ -46,6 +46,11 @@ def without_previews(files: list[Path]) -> list[Path]:
 def name_of(path: Path) -> str:
     """The name of a raster less its ending; dots stay in names that have none (`scene_0.5m_pan`, as ENVI has it)."""
     return path.stem if path.suffix.lower() in _RASTERS else path.name
+
+
+def words_of(path: Path) -> list[str]:
+    """The words of a file's name in small letters, in order."""
+    return re.split(r"[^a-z0-9]+", name_of(path).lower())
 
 
 def unpacking(path: Path) -> str | None:

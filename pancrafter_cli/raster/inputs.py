@@ -32,6 +32,7 @@ from pancrafter_cli.raster.vendor import (
     lost_corner,
     orthorectify_command,
     rpc_model,
+    tile_notices,
     vendor_nodata,
 )
 from pancrafter_cli.raster.windows import spread_windows
@@ -99,6 +100,7 @@ class RasterFile:
         self.bands = len(self.indexes)
         self.dtype = _common_dtype(path, [dataset.dtypes[b - 1] for b in self.indexes])
         self.notices = _alpha_notices(path, dataset, self.alpha) + _fill_notices(path, dataset)
+        self.notices += tile_notices(path) if is_local(path) else ()
         self.grid = _grid(path, dataset)
         by_vendor = FILL if _has_landsat_fill(path, dataset) else vendor_nodata(dataset)
         self.nodata = tuple(_nodata(dataset, b, self.dtype, by_vendor) for b in self.indexes)

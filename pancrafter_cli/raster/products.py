@@ -16,10 +16,10 @@ from pancrafter_cli.raster.folders import (
     files_by_name,
     files_in,
     is_preview,
-    name_of,
     rasters_of,
     unpacking,
     without_previews,
+    words_of,
 )
 from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.landsat import LandsatBand, landsat_band
@@ -48,8 +48,17 @@ _GAOFEN_GAINS = ("GF-1", "GF-2")  # of which the MTF is known
 _MAXAR_KIND = re.compile(r"-([PMS])[123][A-Z]S(?:[-_.]|$)", re.IGNORECASE)
 _MAXAR_TILE = re.compile(r"_R\d+C\d+[-_.]", re.IGNORECASE)
 NAMED, GUESSED = "pan.tif and ms.tif", "two rasters, PAN by its one band"  # layouts
+_KNOWN_NAMES = "names that tell by themselves are X_pan and X_ms, or X_pan, X_blue, X_green, X_red, X_nir"
 PAN_WORDS = {"pan", "panchromatic"}
 MS_WORDS = {"ms", "mul", "mss", "mux", "multi", "multispectral", "xs"}
+_ALSO_MS = {"analytic"}  # SkySat, where no other word tells
+_BAND_WORDS = {
+    **dict.fromkeys(("pan", "panchromatic", "p"), "pan"),
+    **dict.fromkeys(("blue", "blu", "b"), "blue"),
+    **dict.fromkeys(("green", "grn", "g"), "green"),
+    **dict.fromkeys(("red", "r"), "red"),
+    **dict.fromkeys(("nir", "n"), "nir"),
+}
 
 
 @dataclass(frozen=True)
@@ -72,8 +81,9 @@ def find_product(paths: Sequence[Path]) -> ProductFiles:
     """The scene that `paths` names: PAN and MS files as given, or what lies in the folder (or folders) of a product.
 
     Known are Landsat Collection, DIMAP (Pleiades, SPOT), Maxar (.TIL or .TIF with .IMD), GF and ZY-3, and any folder
-    with one recognisable pair; folders are searched 3 levels deep. Raises UsageError for paths that are no scene and
-    RasterError when a folder holds none, more than one, or a part of one; the message lists what was seen.
+    with one recognisable pair, or with PAN and bands in files named after them; folders are searched 3 levels deep.
+    Raises UsageError for paths that are no scene and RasterError when a folder holds none, more than one, or a part of
+    one; the message lists what was seen.
     """
     folders = [path for path in paths if is_local(path) and os.path.isdir(path)]  # noqa: PTH112 - never raises
     if not folders:
@@ -83,9 +93,10 @@ def find_product(paths: Sequence[Path]) -> ProductFiles:
             raise UsageError(f"{given}; expected PAN and MS", "give PAN and then MS, or the folder of a product")
         return ProductFiles(paths[0], tuple(paths[1:]))
     if len(folders) < len(paths):
+        around = " ".join(dict.fromkeys(str(path if path in folders else path.parent) for path in paths))
         raise UsageError(
             f"{folders[0]} is a folder and {next(p for p in paths if p not in folders)} is not",
-            "give PAN and then MS, or the folder of a product alone",
+            f"give both by their files, PAN and then MS, or both by their folders: {around}",
         )
     where = ", ".join(map(str, folders))
     files = sorted({file for folder in folders for file in files_in(folder)})
@@ -119,12 +130,12 @@ def _no_product(where: str, files: list[Path]) -> NoProduct:
         return NoProduct(f"{where}: holds no rasters, but an archive, {path.name}", f"unpack it: {command}")
     depth = "" if rasters else f" within {DEPTH} levels of folders"
     seen = _failure(f"{where}: no PAN and MS pair is recognised{depth}", rasters or files)
-    return NoProduct(seen.message, seen.hint)
+    return NoProduct(seen.message, f"{seen.hint}; {_KNOWN_NAMES}")
 
 
 def _recognised(where: str, files: list[Path]) -> ProductFiles | None:
     """The scene in the files by the first layout that fits. Raises RasterError for several scenes and for parts."""
-    finders = (_landsat, _dimap, _maxar, _gaofen, _plain)
+    finders = (_landsat, _dimap, _maxar, _gaofen, _plain, _bands_apart)
     return next((found for finder in finders if (found := finder(where, files)) is not None), None)
 
 
@@ -196,9 +207,13 @@ def _landsat(where: str, files: list[Path]) -> ProductFiles | None:
     sensor, numbers = _LANDSAT[platform]
     kinds = [_landsat_bands(bands, surface, numbers) for surface in (False, True)]
     complete = [kind for kind in kinds if kind]
-    if len(complete) > 1:
-        raise _failure(f"{where}: holds both Level-1 and surface-reflectance bands", scenes)
     pan = _landsat_pan(where, bands)
+    if len(complete) > 1:
+        named = " ".join(path.name for path in (pan, *complete[1]))
+        raise RasterError(
+            f"{where}: holds both Level-1 and surface-reflectance bands: {', '.join(scenes)}",
+            f"for Level-1, give its folder alone; for surface reflectance, name PAN and bands: {named}",
+        )
     if not complete:
         wanted = ", ".join(f"B{n}" for n in numbers)
         raise _failure(f"{where}: bands are missing; needed are {wanted} of one level", [b.path for b in bands])
@@ -295,7 +310,8 @@ def _plain(where: str, files: list[Path]) -> ProductFiles | None:
     """One raster named PAN and one named MS; or two rasters, of which one has one band and the other more."""
     rasters = rasters_of(files)
     pan = [f for f in rasters if _words(f) & PAN_WORDS and not _words(f) & MS_WORDS]
-    ms = [f for f in rasters if _words(f) & MS_WORDS and not _words(f) & PAN_WORDS]
+    others = [f for f in rasters if not _words(f) & PAN_WORDS]
+    ms = [f for f in others if _words(f) & MS_WORDS] or [f for f in others if _words(f) & _ALSO_MS]
     layout = "pair by name"
     pair = without_previews(rasters)
     if not (pan and ms) and len(pair) == 2:
@@ -310,9 +326,35 @@ def _plain(where: str, files: list[Path]) -> ProductFiles | None:
     return _pair(where, layout, chosen, lambda path: "P" if path in pan else "M")
 
 
+def _bands_apart(where: str, files: list[Path]) -> ProductFiles | None:
+    """PAN and four bands in files of their own, whose names differ in the last word for a band alone."""
+    groups: dict[tuple[str, ...], dict[str, list[Path]]] = {}
+    for path in without_previews(rasters_of(files)):
+        words = words_of(path)
+        last = max((n for n, word in enumerate(words) if word in _BAND_WORDS), default=None)
+        if last is not None:
+            group = groups.setdefault((*words[:last], "", *words[last + 1 :]), {})
+            group.setdefault(_BAND_WORDS[words[last]], []).append(path)
+    wanted = ("pan", *_VISIBLE)
+    complete = [group for group in groups.values() if all(len(group.get(name, ())) == 1 for name in wanted)]
+    if len(complete) > 1:
+        raise _failure(f"{where}: holds several scenes", [group["pan"][0] for group in complete])
+    if not complete:
+        return None
+    pan, *ms = (complete[0][name][0] for name in wanted)
+    texts: list[str] = []
+    for path in (*ms, pan):
+        with closing(open_raster(path)) as file:
+            if file.bands != 1:
+                return None
+            texts += file.metadata
+    layout = f"bands by name: {', '.join(_VISIBLE)}"
+    return ProductFiles(pan, tuple(ms), sensor_from_metadata(texts), _VISIBLE, layout)
+
+
 def _words(path: Path) -> set[str]:
     """The words of a file's name, without digits at their ends: `scene-PAN1_b.tif` holds `pan`."""
-    return {word.rstrip("0123456789") for word in re.split(r"[^a-z0-9]+", name_of(path).lower())}
+    return {word.rstrip("0123456789") for word in words_of(path)}
 
 
 def _failure(message: str, seen: Sequence[Path | str]) -> RasterError:
