@@ -18,7 +18,7 @@ from rasterio.control import GroundControlPoint
 from pancrafter_cli.errors import GeometryError, NoProduct, RasterError, UsageError
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
 from pancrafter_cli.raster import SceneOptions, open_scene
-from pancrafter_cli.raster.folders import holds_rasters
+from pancrafter_cli.raster.folders import holds_rasters, is_raster, unpacking
 from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.paths import gdal_name, is_local
 from pancrafter_cli.raster.products import ProductFiles, find_product
@@ -455,6 +455,12 @@ def test_a_skysat_folder(tmp_path):
     named = ms.with_stem(f"{stem}_analytic_ms")  # a word that says more counts first
     shutil.copy(ms, named)
     assert find_product([tmp_path]).ms == (named,)
+
+
+@pytest.mark.parametrize("name", [".", "/", "x" * 254, "a\0b", ".tar", "/vsis3/bucket/x", "archive"])
+def test_any_name_may_be_asked_whether_it_is_a_raster_or_an_archive(name):
+    assert not is_raster(Path(name))
+    assert (unpacking(Path(name)) is None) == (name != ".tar")
 
 
 # --- tiles given by hand

@@ -29,7 +29,7 @@ _UNPACK = {
 
 def is_raster(path: Path) -> bool:
     """Whether a file looks like a raster by its name, or by that of an ENVI header beside it."""
-    return path.suffix.lower() in _RASTERS or path.with_name(path.name + _HEADER).is_file()
+    return path.suffix.lower() in _RASTERS or os.path.isfile(f"{path}{_HEADER}")  # noqa: PTH113 - never raises
 
 
 def is_preview(path: Path) -> bool:
@@ -57,7 +57,7 @@ def unpacking(path: Path) -> str | None:
     """The command that unpacks an archive into the folder it is in, None for what is no archive by its name."""
     for ending, command in _UNPACK.items():
         if path.name.lower().endswith(ending):
-            return command.format(path=path, folder=path.with_name(path.name[: -len(ending)]))
+            return command.format(path=path, folder=path.parent / path.name[: -len(ending)])
     return None
 
 
