@@ -463,6 +463,12 @@ def test_any_name_may_be_asked_whether_it_is_a_raster_or_an_archive(name):
     assert (unpacking(Path(name)) is None) == (name != ".tar")
 
 
+def test_a_command_for_an_archive_can_be_pasted_whatever_its_name():
+    assert unpacking(Path("my orders/a b.tar.gz")) == (
+        "mkdir -p 'my orders/a b' && tar -xf 'my orders/a b.tar.gz' -C 'my orders/a b'"
+    )
+
+
 # --- tiles given by hand
 
 

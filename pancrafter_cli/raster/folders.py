@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,7 +21,9 @@ _PREVIEWS = {"browse", "preview", "quicklook", "ql", "thumbnail", "thumb"}
 _PREVIEW_ENDING = "qb"  # elsewhere in a name, that is QuickBird
 # How archives are unpacked into a folder of their own, by their endings.
 _UNPACK = {
-    **dict.fromkeys((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"), "mkdir {folder} && tar -xf {path} -C {folder}"),
+    **dict.fromkeys(
+        (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"), "mkdir -p {folder} && tar -xf {path} -C {folder}"
+    ),
     ".zip": "unzip {path} -d {folder}",
     ".7z": "7z x {path} -o{folder}",
     ".rar": "unrar x {path} {folder}/",
@@ -57,7 +60,8 @@ def unpacking(path: Path) -> str | None:
     """The command that unpacks an archive into the folder it is in, None for what is no archive by its name."""
     for ending, command in _UNPACK.items():
         if path.name.lower().endswith(ending):
-            return command.format(path=path, folder=path.parent / path.name[: -len(ending)])
+            folder = path.parent / path.name[: -len(ending)]
+            return command.format(path=shlex.quote(str(path)), folder=shlex.quote(str(folder)))
     return None
 
 
