@@ -302,7 +302,7 @@ def pan_alone(folder: Path) -> Making:
     yield replace(pair(folder), ms=())
 
 
-@refused("no PAN and MS pair is recognised")
+@refused("holds no files within 3 levels of folders")
 def a_folder_of_nothing(folder: Path) -> Making:
     yield replace(pair(folder), pan=folder / "out", ms=())
 

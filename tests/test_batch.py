@@ -103,6 +103,21 @@ def test_a_folder_without_scenes_is_refused_with_what_was_seen(tmp_path: Path) -
         read_manifest(tmp_path / "nothing", tmp_path / "out")
 
 
+def test_archives_and_previews_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    touch(tmp_path, "LC08.tar", "packed/LC09.tar.gz", "empty/notes.txt")
+    with pytest.raises(UsageError, match=r"empty \(.* within 3 levels\), packed \(.*archive.*LC08\.tar \(an archive"):
+        read_manifest(tmp_path, tmp_path / "out")
+    touch(tmp_path, "oslo_pan.tif", "oslo_ms.tif", "oslo_pan_preview.tif", "thumb_pan.tif", "thumb_ms.tif")
+    found = read_manifest(tmp_path, tmp_path / "out")
+    assert ([entry.scene for entry in found.scenes], found.broken) == (["oslo", "thumb"], ())
+    assert {item.name: item.reason for item in found.left_out} == {
+        "oslo_pan_preview.tif": "a preview by its name",
+        "empty": "a folder without rasters within 3 levels",
+        "packed": "a folder without rasters within 3 levels, but with an archive: unpack it",
+        "LC08.tar": "an archive: unpack it",
+    }
+
+
 def test_products_beside_flat_pairs_are_not_taken_for_strangers(tmp_path: Path) -> None:
     write_pair(tmp_path, seed=1, pan_size=64, ratio=4, bands=3)
     (tmp_path / "pan.tif").rename(tmp_path / "x_pan.tif")

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import attrs
@@ -14,12 +15,14 @@ import rasterio.rpc
 from affine import Affine
 from rasterio.control import GroundControlPoint
 
-from pancrafter_cli.errors import GeometryError, RasterError, UsageError
+from pancrafter_cli.errors import GeometryError, NoProduct, RasterError, UsageError
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
 from pancrafter_cli.raster import SceneOptions, open_scene
+from pancrafter_cli.raster.folders import holds_rasters, is_raster, unpacking
+from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.paths import gdal_name, is_local
 from pancrafter_cli.raster.products import ProductFiles, find_product
-from tests.scene_factory import PAN_TRANSFORM, FileFacts, ms_transform, smooth_image, write_pair, write_tif
+from tests.scene_factory import PAN_TRANSFORM, FileFacts, Pair, ms_transform, smooth_image, write_pair, write_tif
 from tests.vendor_layouts import (
     LANDSAT,
     RPCS,
@@ -31,6 +34,7 @@ from tests.vendor_layouts import (
     write_maxar,
 )
 
+LANDSAT_C1 = LANDSAT.replace("_02_T1", "_01_T1")
 VISIBLE = ("blue", "green", "red", "nir")
 
 
@@ -81,8 +85,11 @@ def test_surface_reflectance_needs_the_pan_of_level_1(tmp_path):
 def test_both_levels_in_one_folder_are_ambiguous(tmp_path):
     folder = write_landsat(tmp_path / "both", SURFACE, [2, 3, 4, 5])
     write_landsat(folder, LANDSAT, [2, 3, 4, 5, 8])
-    with pytest.raises(RasterError, match=f"both Level-1 and surface.*{LANDSAT}"):
+    with pytest.raises(RasterError, match=f"both Level-1 and surface.*{LANDSAT}") as caught:
         find_product([folder])
+    told = caught.value.hint.split("name PAN and bands: ")[1].split()
+    assert told == [f"{LANDSAT}_B8.TIF", *(f"{SURFACE}_SR_B{n}.TIF" for n in (2, 3, 4, 5))]
+    assert "give its folder alone" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -106,17 +113,52 @@ def test_a_missing_landsat_band_is_told(tmp_path):
         find_product([folder])
 
 
-def test_landsat_fill_becomes_nodata(tmp_path):
+@pytest.mark.parametrize(
+    ("scene", "quality"),
+    [
+        (LANDSAT, "QA_PIXEL.TIF"),
+        (LANDSAT, "QA_PIXEL.tif"),
+        (LANDSAT_C1, "BQA.TIF"),
+        (LANDSAT_C1, "bqa.tiff"),
+    ],
+)
+def test_landsat_fill_becomes_nodata(tmp_path, scene, quality):
     fill = np.zeros((8, 10), bool)
     fill[:3, :4] = True
-    folder = write_landsat(tmp_path / "l", LANDSAT, [2, 3, 4, 5, 8], fill)
-    with open_product(folder) as scene:
-        valid = scene.read_ms(0, 0, 8, 10)[1]
+    folder = write_landsat(tmp_path / "l", scene, [2, 3, 4, 5, 8], fill, quality)
+    with open_product(folder) as opened:
+        valid = opened.read_ms(0, 0, 8, 10)[1]
         assert np.array_equal(valid, np.broadcast_to(~fill, (4, 8, 10)))
-        assert scene.needs_mask
-        assert not scene.valid(0, 0, 5, 7).any()
-        assert scene.valid(6, 8, 5, 7).all()
-        assert folder / f"{LANDSAT}_QA_PIXEL.TIF" in scene.files
+        assert not opened.valid(0, 0, 5, 7).any()
+        assert opened.valid(6, 8, 5, 7).all()
+        assert folder / f"{scene}_{quality}" in opened.files
+        assert opened.notices == ()
+
+
+def test_landsat_fill_is_zero_where_no_quality_file_tells(tmp_path):
+    """Of PAN always: quality is told of the 30 m grid."""
+    folder = write_landsat(tmp_path / "l", LANDSAT_C1, [2, 3, 4, 5, 8])
+    for name, last in (("B2", (3, 4)), ("B8", (5, 7))):
+        with rasterio.open(folder / f"{LANDSAT_C1}_{name}.TIF", "r+") as file:
+            pixels = file.read()
+            pixels[:, : last[0], : last[1]] = 0
+            file.write(pixels)
+    with open_product(folder) as scene:
+        assert scene.nodata == 0
+        assert not scene.read_ms(0, 0, 3, 4)[1][0].any()
+        assert scene.read_ms(0, 0, 8, 10)[1].sum() == 4 * 80 - 12
+        assert not scene.read_pan(0, 0, 5, 7)[1].any()
+        assert scene.read_pan(0, 0, 16, 20)[1].sum() == 16 * 20 - 35
+        (notice,) = scene.notices
+        assert LANDSAT_C1 in notice
+        assert "DN 0 counts as fill" in notice
+    with rasterio.open(folder / f"{LANDSAT_C1}_B2.TIF", "r+") as file:
+        file.nodata = 7
+    with closing(open_raster(folder / f"{LANDSAT_C1}_B2.TIF")) as file:
+        assert (file.nodata, file.notices) == ((7,), ())
+    floats = write_tif(tmp_path / f"{LANDSAT_C1}_B3.TIF", np.zeros((1, 4, 4), "float32"))  # reflectance: no DN
+    with closing(open_raster(floats)) as file:
+        assert (file.nodata, file.notices) == ((None,), ())
 
 
 # --- DIMAP
@@ -194,6 +236,34 @@ def test_a_gaofen_folder(tmp_path, platform, sensor):
         find_product([tmp_path])
 
 
+@pytest.mark.parametrize(
+    ("platform", "kinds", "sensor", "layout"),
+    [
+        ("GF1B", ("PAN", "MUX"), "GF-1", "GF-1"),
+        ("GF6", ("PAN", "MUX"), None, "GF-6"),
+        ("GF7", ("BWDPAN", "BWDMUX"), None, "GF-7"),
+        ("ZY3", ("NAD", "MUX"), None, "ZY-3"),
+        ("ZY302", ("NAD", "MUX"), None, "ZY-3"),
+    ],
+)
+def test_chinese_products_that_call_ms_mux(tmp_path, platform, kinds, sensor, layout):
+    pan, ms = write_gaofen(tmp_path, platform, kinds)
+    for stereo in ("FWDPAN", "FWD", "BWD"):  # look forward and backward: no PAN of this MS
+        shutil.copy(pan, tmp_path / pan.name.replace(f"-{kinds[0]}.", f"-{stereo}."))
+    found = find_product([tmp_path])
+    assert found == ProductFiles(pan, (ms,), sensor, VISIBLE, layout)
+
+
+def test_one_gaofen_file_may_be_of_any_other_pair(tmp_path):
+    pan, ms = write_gaofen(tmp_path, "GF2")
+    named = ms.rename(tmp_path / "ms.tif")
+    assert find_product([tmp_path]) == ProductFiles(pan, (named,), layout="pair by name")
+    named.rename(tmp_path / "other.tif")
+    write_tif(tmp_path / "dem.tif", image(1, 8, 8))
+    with pytest.raises(NoProduct, match=rf"no PAN and MS pair.*{pan.name}, dem\.tif, other\.tif"):
+        find_product([tmp_path])
+
+
 @pytest.mark.parametrize("others", [[], ["b"], ["b", "c"]])
 def test_a_scene_among_others_is_not_taken_for_all(tmp_path, others):
     """Whichever layout is looked for first: nobody would know that the others were left out."""
@@ -249,12 +319,225 @@ def test_two_rasters_are_told_apart_by_their_bands(tmp_path):
 
 
 def test_folders_that_hold_no_scene(tmp_path):
-    with pytest.raises(RasterError, match="it holds no files"):
+    with pytest.raises(NoProduct, match="holds no files within 3 levels of folders"):
+        find_product([tmp_path])
+    deep = tmp_path / "a" / "b" / "c"
+    write_pair_in(deep / "d")
+    with pytest.raises(NoProduct, match="holds no files within 3 levels of folders"):
+        find_product([tmp_path])
+    assert find_product([tmp_path / "a"]).pan == deep / "d" / "pan.tif"
+    (tmp_path / "readme.txt").write_text("of an order")
+    with pytest.raises(NoProduct, match=r"no PAN and MS pair is recognised within 3 levels.*readme\.txt"):
         find_product([tmp_path])
     for name in ("a", "b", "c"):
         write_tif(tmp_path / f"{name}.tif", image(1, 4, 4))
-    with pytest.raises(RasterError, match=r"no PAN and MS pair.*a\.tif, b\.tif, c\.tif"):
+    with pytest.raises(NoProduct, match=r"no PAN and MS pair is recognised; seen: a\.tif, b\.tif, c\.tif$"):
         find_product([tmp_path])
+
+
+def write_pair_in(folder: Path) -> Pair:
+    folder.mkdir(parents=True)
+    return write_pair(folder)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        (".bil", {"driver": "ENVI", "INTERLEAVE": "BIL"}),
+        (".bip", {"driver": "ENVI", "INTERLEAVE": "BIP"}),
+        (".ers", {"driver": "ERS"}),
+        ("", {"driver": "ENVI", "SUFFIX": "ADD"}),
+    ],
+)
+def test_rasters_whose_headers_lie_beside_them(tmp_path, suffix, options):
+    pair = write_pair_in(tmp_path / "in")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for path in (pair.pan, pair.ms):
+        copied(path, folder / f"s_0.5m_{path.stem}{suffix}", **options)
+    assert holds_rasters(folder)
+    found = find_product([folder])
+    assert (found.pan, found.ms) == (folder / f"s_0.5m_pan{suffix}", (folder / f"s_0.5m_ms{suffix}",))
+    with open_scene(found.pan, found.ms) as scene:
+        assert np.array_equal(scene.read_ms(0, 0, 8, 10)[0], pair.ms_image)
+
+
+@pytest.mark.parametrize("name", ["{}-BROWSE", "{}_preview", "{}_Thumb", "{}_ortho_quicklook1", "{}_ql", "{}_QB"])
+def test_previews_are_left_out_where_something_else_remains(tmp_path, name):
+    pan, ms = write_gaofen(tmp_path / "gf")
+    shutil.copy(ms, ms.with_stem(name.format(ms.stem)))
+    shutil.copy(pan, pan.with_stem(name.format(pan.stem)))
+    found = find_product([tmp_path / "gf"])
+    assert (found.pan, found.ms) == (pan, (ms,))
+    pair = write_pair_in(tmp_path / "plain")
+    for file in (pair.pan, pair.ms):
+        shutil.copy(file, tmp_path / "plain" / f"{name.format(file.stem)}.tif")
+    found = find_product([tmp_path / "plain"])
+    assert (found.pan, found.ms) == (pair.pan, (pair.ms,))
+    alone = write_pair_in(tmp_path / "alone")
+    pan, ms = (p.rename(p.with_stem(name.format(p.stem))) for p in (alone.pan, alone.ms))
+    found = find_product([tmp_path / "alone"])
+    assert (found.pan, found.ms) == (pan, (ms,))
+
+
+def test_previews_beside_pairs_without_names_and_in_folders_of_their_own(tmp_path):
+    pair = write_pair_in(tmp_path / "a")
+    pan, ms = pair.pan.rename(tmp_path / "a" / "zz.tif"), pair.ms.rename(tmp_path / "a" / "aa.tif")
+    shutil.copy(ms, tmp_path / "a" / "browse.tif")
+    found = find_product([tmp_path / "a"])
+    assert (found.pan, found.ms) == (pan, (ms,))
+    pan, _ = write_gaofen(tmp_path / "b")
+    small = write_pair_in(tmp_path / "b" / "small")
+    for path in (small.pan, small.ms):
+        path.rename(path.with_stem(f"{path.stem}_preview"))
+    assert find_product([tmp_path / "b"]).pan == pan
+
+
+def test_previews_of_maxar(tmp_path):
+    pan = write_maxar(tmp_path / "x_PAN", 1, "GE01", "P")
+    ms = write_maxar(tmp_path / "x_MUL", 4, "GE01", "B G R N")
+    for path in (pan, ms):  # as single files instead of tiles
+        with rasterio.open(path) as mosaic:
+            write_tif(path.with_suffix(".TIF"), mosaic.read(), FileFacts(mosaic.transform))
+        path.unlink()
+    write_tif(pan.with_name(f"{pan.stem}-BROWSE.TIF"), image(1, 8, 8), FileFacts(None))
+    found = find_product([tmp_path])
+    assert (found.pan, found.ms) == (pan.with_suffix(".TIF"), (ms.with_suffix(".TIF"),))
+
+
+@pytest.mark.parametrize(
+    ("names", "stem"),
+    [
+        (("P", "B", "G", "R", "N"), "K3_20200101000000_00000_00000000_L1G_{}"),
+        (("pan", "blu", "grn", "red", "nir"), "po_1234_{}_0000000"),
+        (("panchromatic", "Blue", "Green", "Red", "NIR"), "{}"),
+    ],
+)
+def test_bands_in_files_of_their_own(tmp_path, names, stem):
+    paths = [
+        write_tif(tmp_path / f"{stem.format(name)}.tif", image(1, 8, 10, n), FileFacts(ms_transform(4)))
+        for n, name in enumerate(names)
+    ]
+    write_tif(paths[0], image(1, 32, 40))
+    for path in paths:
+        shutil.copy(path, path.with_stem(f"{path.stem}_browse"))
+    found = find_product([tmp_path])
+    assert found == ProductFiles(paths[0], tuple(paths[1:]), None, VISIBLE, "bands by name: blue, green, red, nir")
+    with open_product(tmp_path) as scene:
+        assert [band.description for band in scene.output.bands] == list(VISIBLE)
+    write_tif(paths[1], image(3, 8, 10), FileFacts(ms_transform(4)))  # no file of one band
+    with pytest.raises(NoProduct, match="no PAN and MS pair") as caught:
+        find_product([tmp_path])
+    assert "X_pan, X_blue, X_green, X_red, X_nir" in caught.value.hint
+    write_tif(paths[1], image(1, 8, 10), FileFacts(ms_transform(4)))
+    paths[4].unlink()
+    with pytest.raises(NoProduct, match="no PAN and MS pair"):
+        find_product([tmp_path])
+
+
+def test_bands_of_two_scenes_are_not_mixed(tmp_path):
+    for scene in ("a", "b"):
+        for name in ("pan", "blue", "green", "red", "nir"):
+            write_tif(tmp_path / f"{scene}_{name}.tif", image(1, 8, 10))
+    with pytest.raises(RasterError, match=r"found 2 and 0|several scenes"):
+        find_product([tmp_path])
+    (tmp_path / "a_pan.tif").unlink()
+    assert find_product([tmp_path]).pan.name == "b_pan.tif"
+
+
+def test_a_skysat_folder(tmp_path):
+    stem = "20200101_100000_ssc1_u0001"
+    pan = write_tif(tmp_path / f"{stem}_panchromatic.tif", image(1, 32, 40))
+    ms = write_tif(tmp_path / f"{stem}_analytic.tif", image(4, 8, 10), FileFacts(ms_transform(4)))
+    write_tif(tmp_path / f"{stem}_pansharpened.tif", image(4, 32, 40))
+    found = find_product([tmp_path])
+    assert (found.pan, found.ms) == (pan, (ms,))
+    named = ms.with_stem(f"{stem}_analytic_ms")  # a word that says more counts first
+    shutil.copy(ms, named)
+    assert find_product([tmp_path]).ms == (named,)
+
+
+@pytest.mark.parametrize("name", [".", "/", "x" * 254, "a\0b", ".tar", "/vsis3/bucket/x", "archive"])
+def test_any_name_may_be_asked_whether_it_is_a_raster_or_an_archive(name):
+    assert not is_raster(Path(name))
+    assert (unpacking(Path(name)) is None) == (name != ".tar")
+
+
+def test_a_command_for_an_archive_can_be_pasted_whatever_its_name():
+    assert unpacking(Path("my orders/a b.tar.gz")) == (
+        "mkdir -p 'my orders/a b' && tar -xf 'my orders/a b.tar.gz' -C 'my orders/a b'"
+    )
+
+
+# --- tiles given by hand
+
+
+def test_one_of_several_tiles_is_told_from_the_whole(tmp_path):
+    pan = write_maxar(tmp_path / "x_PAN", 1, "GE01", "P")
+    ms = write_maxar(tmp_path / "x_MUL", 4, "GE01", "B G R N")
+    tiles = [next(path.parent.glob("*_R1C1-*.TIF")) for path in (pan, ms)]
+    with open_scene(tiles[0], [tiles[1]]) as scene:
+        assert scene.notices == tuple(
+            f"{tile.name}: is one of 2 tiles; the whole image is {whole.name}"
+            for tile, whole in zip(tiles, (pan, ms), strict=True)
+        )
+    with open_scene(pan, [ms]) as scene:
+        assert scene.notices == ()
+    pan.unlink()
+    with closing(open_raster(tiles[0])) as file:
+        assert file.notices == ()  # the whole is not to be had
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_one_of_several_tiles_of_dimap(tmp_path):
+    document = write_dimap(tmp_path / "p", "PHR1B_P_202001011000000_ORT_1-001", 1)
+    tile = document.with_name(f"{document.stem.replace('DIM_', 'IMG_')}_R1C1.TIF")
+    with closing(open_raster(tile)) as file:
+        assert file.notices == ()  # the only one
+    shutil.copy(tile, tile.with_name(tile.name.replace("R1C1", "R2C1")))
+    with closing(open_raster(tile)) as file:
+        assert file.notices == (f"{tile.name}: is one of 2 tiles; the whole image is {document.name}",)
+    with closing(open_raster(document)) as file:
+        assert file.notices == ()
+
+
+# --- archives
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix", "command"),
+    [("tar", ".tar", "tar -xf"), ("gztar", ".tar.gz", "tar -xf"), ("zip", ".zip", "unzip")],
+)
+def test_an_archive_is_to_be_unpacked(tmp_path, kind, suffix, command):
+    pair = write_pair_in(tmp_path / "in")
+    (tmp_path / "order").mkdir()
+    packed = Path(shutil.make_archive(str(tmp_path / "order" / "prod.1"), kind, tmp_path / "in"))
+    assert packed.name == f"prod.1{suffix}"
+    with pytest.raises(UsageError, match=rf"prod\.1{suffix}: is an archive") as usage:
+        find_product([packed])
+    assert f"{command} {packed}" in usage.value.hint
+    assert f"{tmp_path / 'order' / 'prod.1'} " in f"{usage.value.hint} ".replace(")", " ")  # where it goes to
+    with pytest.raises(NoProduct, match=rf"order: holds no rasters, but an archive, prod\.1{suffix}") as none:
+        find_product([tmp_path / "order"])
+    assert f"{command} {packed}" in none.value.hint
+    with pytest.raises(RasterError, match="is not a raster") as data:
+        open_scene(pair.pan, [packed])
+    assert f"{command} {packed}" in data.value.hint
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_what_is_not_in_an_archive_is_not_blamed_on_the_network(tmp_path):
+    pair = write_pair_in(tmp_path / "in")
+    for name in ("a.tif", "b.tif"):
+        shutil.copy(pair.ms, tmp_path / "in" / name)
+    packed = shutil.make_archive(str(tmp_path / "prod"), "zip", tmp_path / "in")
+    for given in (f"/vsizip/{packed}", f"/vsizip/{packed}/none.tif", f"/vsizip/{tmp_path}/none.zip/a.tif"):
+        with pytest.raises(RasterError, match="cannot be opened") as caught:
+            open_scene(pair.pan, [Path(given)])
+        assert "/vsizip/ARCHIVE/RASTER" in caught.value.hint
+    with pytest.raises(UsageError, match=r"prod\.zip: is an archive") as usage:
+        find_product([Path(f"/vsizip/{packed}")])
+    assert f"unzip {packed} -d" in usage.value.hint
 
 
 def test_files_are_taken_as_given(tmp_path):
@@ -263,6 +546,11 @@ def test_files_are_taken_as_given(tmp_path):
     for given, said in (([pan], "only"), ([], "no file"), ([pan, tmp_path], "is a folder and")):
         with pytest.raises(UsageError, match=said):
             find_product(given)
+    with pytest.raises(UsageError) as caught:
+        find_product([tmp_path, tmp_path / "mul" / "x.TIL"])
+    assert caught.value.hint == (
+        f"give both by their files, PAN and then MS, or both by their folders: {tmp_path} {tmp_path / 'mul'}"
+    )
     with pytest.raises(RasterError, match="is a folder"):
         open_scene(tmp_path, [tmp_path])
 

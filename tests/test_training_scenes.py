@@ -531,7 +531,7 @@ def test_only_what_is_named_as_a_scene_is_trained_on_unasked(tmp_path: Path) -> 
 
 
 def test_large_folders_of_other_things_cost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pancrafter_cli.raster.products._MOST_FILES", 3)
+    monkeypatch.setattr("pancrafter_cli.raster.folders._MOST_FILES", 3)
     root = write_scenes(tmp_path / "scenes", ["a"])
     (root / "cache").mkdir()
     for number in range(5):

@@ -20,8 +20,10 @@ def image(bands: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     return smooth_image(bands, height, width, seed).astype("uint16")
 
 
-def write_landsat(folder: Path, scene: str, numbers: list[int], fill: np.ndarray | None = None) -> Path:
-    """Bands of one level, SR_ in their names for level 2; band 8 at 15 m; QA_PIXEL where `fill` (8, 10) is given."""
+def write_landsat(
+    folder: Path, scene: str, numbers: list[int], fill: np.ndarray | None = None, quality_name: str = "QA_PIXEL.TIF"
+) -> Path:
+    """Bands of one level, SR_ in their names for level 2; band 8 at 15 m; quality where `fill` (8, 10) is given."""
     folder.mkdir(exist_ok=True)
     surface = "SR_" if "_L2" in scene else ""
     for number in numbers:
@@ -29,9 +31,9 @@ def write_landsat(folder: Path, scene: str, numbers: list[int], fill: np.ndarray
         size, transform = ((17, 21), LANDSAT_PAN) if pan else ((8, 10), LANDSAT_MS)
         write_tif(folder / f"{scene}_{surface}B{number}.TIF", image(1, *size, number), FileFacts(transform))
     if fill is not None:
-        # Clear land is 21824; bit 0 is fill.
+        # Clear land is 21824 (2720 in Collection 1); bit 0 is fill.
         quality = np.where(fill, 1, 21824).astype("uint16")[None]
-        write_tif(folder / f"{scene}_QA_PIXEL.TIF", quality, FileFacts(LANDSAT_MS, nodata=1))
+        write_tif(folder / f"{scene}_{quality_name}", quality, FileFacts(LANDSAT_MS, nodata=1))
     (folder / f"{scene}_MTL.txt").write_text("GROUP = LANDSAT_METADATA_FILE\nEND_GROUP = LANDSAT_METADATA_FILE\nEND\n")
     return folder
 
@@ -105,12 +107,12 @@ def write_maxar(folder: Path, bands: int, satellite: str, ids: str, corner: bool
     return mosaic
 
 
-def write_gaofen(folder: Path, platform: str = "GF2") -> tuple[Path, Path]:
-    """PAN and MSS of one camera, orthorectified."""
+def write_gaofen(folder: Path, platform: str = "GF2", kinds: tuple[str, str] = ("PAN1", "MSS1")) -> tuple[Path, Path]:
+    """PAN and MS of one camera, orthorectified; `kinds` is what their names call them."""
     folder.mkdir(exist_ok=True)
     stem = f"{platform}_PMS1_E113.5_N34.7_20200101_L1A0004567890"
-    pan = write_tif(folder / f"{stem}-PAN1.tiff", image(1, 32, 40))
-    ms = write_tif(folder / f"{stem}-MSS1.tiff", image(4, 8, 10), FileFacts(ms_transform(4)))
+    pan = write_tif(folder / f"{stem}-{kinds[0]}.tiff", image(1, 32, 40))
+    ms = write_tif(folder / f"{stem}-{kinds[1]}.tiff", image(4, 8, 10), FileFacts(ms_transform(4)))
     return pan, ms
 
 

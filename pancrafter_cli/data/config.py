@@ -16,8 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from pancrafter_cli.data.samples import SampleOptions
 from pancrafter_cli.errors import UsageError
 from pancrafter_cli.networks.config import PanCrafterConfig
+from pancrafter_cli.raster.folders import holds_rasters
 from pancrafter_cli.raster.inputs import Nodata
-from pancrafter_cli.raster.products import holds_rasters
 from pancrafter_cli.zoo import read_spec, resolve
 
 SCENE_KINDS = ("wald", "resynthesised")

@@ -22,8 +22,9 @@ from pancrafter_cli.errors import GeometryError, RasterError
 from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.raster.collar import Collar, find_collar
 from pancrafter_cli.raster.env import GDAL_FAILURES, opening, reading
-from pancrafter_cli.raster.landsat import FILL_BIT, SURFACE_OFFSET, SURFACE_SCALE, landsat_band, quality_file
-from pancrafter_cli.raster.paths import gdal_name, is_local
+from pancrafter_cli.raster.folders import unpacking
+from pancrafter_cli.raster.landsat import FILL, FILL_BIT, SURFACE_OFFSET, SURFACE_SCALE, landsat_band, quality_file
+from pancrafter_cli.raster.paths import gdal_name, in_archive, is_local
 from pancrafter_cli.raster.spec import DTYPES, BandFacts, Tags, as_dtype
 from pancrafter_cli.raster.vendor import (
     band_names,
@@ -31,6 +32,7 @@ from pancrafter_cli.raster.vendor import (
     lost_corner,
     orthorectify_command,
     rpc_model,
+    tile_notices,
     vendor_nodata,
 )
 from pancrafter_cli.raster.windows import spread_windows
@@ -78,7 +80,7 @@ class RasterFile:
     """One open raster: its grid, its spectral bands, and reading them with their validity.
 
     `nodata` holds one value (DN) or None per spectral band, `masked` tells whether a mask, an alpha band, a collar
-    or `quality`, the open QA_PIXEL raster of the same grid, limits what is valid, `mask_by_band` whether bands have
+    or `quality`, the open quality raster of the same grid, limits what is valid, `mask_by_band` whether bands have
     masks of their own. `tags` is what it says of its acquisition. `peak` is the greatest DN that its
     metadata allow, None when they do not tell. `rpc` are its RPCs, if it has
     any; `notices` is for people; `orthorectify` is the command for a file that RPCs or ground control points place and
@@ -96,10 +98,11 @@ class RasterFile:
         self.alpha = _true_alpha(path, dataset)
         self.indexes = [b for b in dataset.indexes if b != self.alpha]
         self.bands = len(self.indexes)
-        self.notices = _alpha_notices(path, dataset, self.alpha)
         self.dtype = _common_dtype(path, [dataset.dtypes[b - 1] for b in self.indexes])
+        self.notices = _alpha_notices(path, dataset, self.alpha) + _fill_notices(path, dataset)
+        self.notices += tile_notices(path) if is_local(path) else ()
         self.grid = _grid(path, dataset)
-        by_vendor = vendor_nodata(dataset)
+        by_vendor = FILL if _has_landsat_fill(path, dataset) else vendor_nodata(dataset)
         self.nodata = tuple(_nodata(dataset, b, self.dtype, by_vendor) for b in self.indexes)
         flags = [dataset.mask_flag_enums[b - 1] for b in self.indexes]
         self._masked_bands = [_has_own_mask(f) for f in flags]
@@ -184,8 +187,8 @@ class RasterFile:
 def open_raster(path: Path) -> RasterFile:
     """Open and check one input: a local file, or whatever else GDAL opens by name (`/vsicurl/`, `s3://`, `GPKG:`).
 
-    A Landsat band brings the QA_PIXEL file beside it, whose fill counts. Raises RasterError when the input is missing,
-    no raster, empty, or of a dtype that is not supported, and GeometryError when its transform is degenerate.
+    A Landsat band brings the QA_PIXEL or BQA file beside it, whose fill counts. Raises RasterError when the input is
+    missing, no raster, empty, or of a dtype that is not supported, and GeometryError when its transform is degenerate.
     """
     if is_local(path):
         _check_file(path)
@@ -228,15 +231,21 @@ def _open(path: Path) -> Any:
         with opening():
             dataset = rasterio.open(gdal_name(path))
     except GDAL_FAILURES as error:
+        if in_archive(path):
+            raise RasterError(
+                f"{path}: cannot be opened: {error.__cause__ or error}",
+                "check the names of the archive and of the raster in it (/vsizip/ARCHIVE/RASTER), or unpack it",
+            ) from error
         if not is_local(path):
             raise RasterError(
                 f"{path}: cannot be opened: {error.__cause__ or error}",
                 "check the address, the network and, for a bucket, GDAL's credentials (AWS_..., GS_..., AZURE_...)",
             ) from error
         found = "is empty (0 bytes)" if path.is_file() and path.stat().st_size == 0 else "is not a raster"
+        command = unpacking(path)
         raise RasterError(
             f"{path}: {found}: {error.__cause__ or error}",
-            "expected a GeoTIFF or another raster that GDAL reads",
+            f"unpack it: {command}" if command else "expected a GeoTIFF or another raster that GDAL reads",
         ) from error
     if not dataset.count:
         parts = list(dataset.subdatasets)
@@ -257,7 +266,7 @@ def _open(path: Path) -> Any:
 
 
 def _quality(path: Path, dataset: Any) -> Any:
-    """The open QA_PIXEL raster beside a Landsat band, None when there is none or its grid is another (that of PAN)."""
+    """The open quality raster beside a Landsat band, None when there is none or its grid is another (that of PAN)."""
     beside = quality_file(path) if is_local(path) else None
     if beside is None:
         return None
@@ -300,6 +309,19 @@ def _alpha_notices(path: Path, dataset: Any, alpha: int | None) -> tuple[str, ..
         f"{path.name}: band {odd[-1]} is labelled alpha, but holds more than two values and is taken for a band of MS; "
         "should it be a mask, give it as one (gdal_translate -mask)",
     )
+
+
+def _has_landsat_fill(path: Path, dataset: Any) -> bool:
+    """Whether a file is a Landsat band as delivered: DN, no number of which is declared to be nodata."""
+    return landsat_band(path) is not None and np.dtype(dataset.dtypes[0]).kind == "u" and dataset.nodatavals[0] is None
+
+
+def _fill_notices(path: Path, dataset: Any) -> tuple[str, ...]:
+    """That fill of a Landsat scene, the same text for all its bands, is known by its DN alone."""
+    band = landsat_band(path)
+    if band is None or not is_local(path) or not _has_landsat_fill(path, dataset) or quality_file(path):
+        return ()
+    return (f"{band.scene}: no QA_PIXEL or BQA file lies beside its bands; DN 0 counts as fill, as Landsat defines it",)
 
 
 def _common_dtype(path: Path, dtypes: list[str]) -> str:

@@ -44,6 +44,12 @@ def is_local(path: str | os.PathLike[str]) -> bool:
     return not name.startswith("/vsi") and not _PART.match(name)
 
 
+def in_archive(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` leads into an archive on this machine, there or not."""
+    match = _IN_ARCHIVE.fullmatch(gdal_name(path))
+    return match is not None and not match[1].startswith("/vsi")
+
+
 def public_name(path: str | os.PathLike[str]) -> str:
     """The last part of a name, without what signs the request of a URL."""
     text = str(path)

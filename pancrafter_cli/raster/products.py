@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pancrafter_cli.errors import NoProduct, RasterError, UsageError
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
+from pancrafter_cli.raster.folders import (
+    DEPTH,
+    files_by_name,
+    files_in,
+    is_preview,
+    rasters_of,
+    unpacking,
+    without_previews,
+    words_of,
+)
 from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.landsat import LandsatBand, landsat_band
-from pancrafter_cli.raster.paths import is_local
+from pancrafter_cli.raster.paths import is_local, stored_file
 
-_DEPTH = 3  # folders below the one given
-_MOST_FILES = 20_000
 _SHOWN = 8
 _VISIBLE = ("blue", "green", "red", "nir")
-_RASTERS = {".tif", ".tiff", ".jp2", ".j2k", ".ntf", ".nitf", ".img", ".vrt", ".gpkg", ".til", ".pix", ".dat", ".bsq"}
 
 # Landsat: sensor and the numbers of its blue, green, red and near infrared bands. PAN is band 8 of each.
 _LANDSAT = {
@@ -30,12 +37,28 @@ _LANDSAT = {
     "LE07": ("Landsat-7", (1, 2, 3, 4)),
 }
 _LANDSAT_PAN = 8
-_GAOFEN = re.compile(r"GF(?P<number>\d)[A-D]?_.*-(?P<kind>PAN|MSS)\d?(?:[._-].*)?\.tiff?", re.IGNORECASE)
+# What GF-7 and ZY-3 take looking forward (and ZY-3 backward) is stereo, and no PAN of their MS.
+_GAOFEN = re.compile(
+    r"(?P<platform>GF\d(?=[A-D]?_)|ZY3(?=-?\d*[A-Z]?_)).*-(?P<kind>(?:BWD)?PAN|NAD|MSS|(?:BWD)?MUX)\d?(?:[._-].*)?"
+    r"\.tiff?",
+    re.IGNORECASE,
+)
+_GAOFEN_PAN = ("PAN", "BWDPAN", "NAD")
+_GAOFEN_GAINS = ("GF-1", "GF-2")  # of which the MTF is known
 _MAXAR_KIND = re.compile(r"-([PMS])[123][A-Z]S(?:[-_.]|$)", re.IGNORECASE)
 _MAXAR_TILE = re.compile(r"_R\d+C\d+[-_.]", re.IGNORECASE)
 NAMED, GUESSED = "pan.tif and ms.tif", "two rasters, PAN by its one band"  # layouts
+_KNOWN_NAMES = "names that tell by themselves are X_pan and X_ms, or X_pan, X_blue, X_green, X_red, X_nir"
 PAN_WORDS = {"pan", "panchromatic"}
 MS_WORDS = {"ms", "mul", "mss", "mux", "multi", "multispectral", "xs"}
+_ALSO_MS = {"analytic"}  # SkySat, where no other word tells
+_BAND_WORDS = {
+    **dict.fromkeys(("pan", "panchromatic", "p"), "pan"),
+    **dict.fromkeys(("blue", "blu", "b"), "blue"),
+    **dict.fromkeys(("green", "grn", "g"), "green"),
+    **dict.fromkeys(("red", "r"), "red"),
+    **dict.fromkeys(("nir", "n"), "nir"),
+}
 
 
 @dataclass(frozen=True)
@@ -57,34 +80,62 @@ class ProductFiles:
 def find_product(paths: Sequence[Path]) -> ProductFiles:
     """The scene that `paths` names: PAN and MS files as given, or what lies in the folder (or folders) of a product.
 
-    Known are Landsat Collection, DIMAP (Pleiades, SPOT), Maxar (.TIL or .TIF with .IMD), GF-1/2, and any folder with
-    one recognisable pair; folders are searched 3 levels deep. Raises UsageError for paths that are no scene and
-    RasterError when a folder holds none, more than one, or a part of one; the message lists what was seen.
+    Known are Landsat Collection, DIMAP (Pleiades, SPOT), Maxar (.TIL or .TIF with .IMD), GF and ZY-3, and any folder
+    with one recognisable pair, or with PAN and bands in files named after them; folders are searched 3 levels deep.
+    Raises UsageError for paths that are no scene and RasterError when a folder holds none, more than one, or a part of
+    one; the message lists what was seen.
     """
     folders = [path for path in paths if is_local(path) and os.path.isdir(path)]  # noqa: PTH112 - never raises
     if not folders:
         if len(paths) < 2:
+            _check_archive(paths)
             given = f"only {paths[0]} is given" if paths else "no file is given"
             raise UsageError(f"{given}; expected PAN and MS", "give PAN and then MS, or the folder of a product")
         return ProductFiles(paths[0], tuple(paths[1:]))
     if len(folders) < len(paths):
+        around = " ".join(dict.fromkeys(str(path if path in folders else path.parent) for path in paths))
         raise UsageError(
             f"{folders[0]} is a folder and {next(p for p in paths if p not in folders)} is not",
-            "give PAN and then MS, or the folder of a product alone",
+            f"give both by their files, PAN and then MS, or both by their folders: {around}",
         )
     where = ", ".join(map(str, folders))
-    files = sorted({file for folder in folders for file in _files(folder)})
+    files = sorted({file for folder in folders for file in files_in(folder)})
     found = _recognised(where, files)
     if found is None:
-        seen = _failure(f"{where}: no PAN and MS pair is recognised", _rasters(files) or files)
-        raise NoProduct(seen.message, seen.hint)
+        raise _no_product(where, files)
     _check_alone(where, found, files)
     return found
 
 
+def _check_archive(paths: Sequence[Path]) -> None:
+    """Raise UsageError for an archive given as a product."""
+    for path in paths:
+        if (command := unpacking(stored_file(path) or path)) is not None:
+            raise UsageError(
+                f"{path}: is an archive; expected PAN and MS, or the folder of a product",
+                f"unpack it ({command}) and give the folder",
+            )
+
+
+def _no_product(where: str, files: list[Path]) -> NoProduct:
+    """The error for files among which there is no scene; it lists what was seen."""
+    rasters = rasters_of(files)
+    if not files:
+        return NoProduct(
+            f"{where}: holds no files within {DEPTH} levels of folders", "give the folder of the product itself"
+        )
+    archives = [(path, command) for path in files if (command := unpacking(path)) is not None]
+    if archives and not rasters:
+        path, command = archives[0]
+        return NoProduct(f"{where}: holds no rasters, but an archive, {path.name}", f"unpack it: {command}")
+    depth = "" if rasters else f" within {DEPTH} levels of folders"
+    seen = _failure(f"{where}: no PAN and MS pair is recognised{depth}", rasters or files)
+    return NoProduct(seen.message, f"{seen.hint}; {_KNOWN_NAMES}")
+
+
 def _recognised(where: str, files: list[Path]) -> ProductFiles | None:
     """The scene in the files by the first layout that fits. Raises RasterError for several scenes and for parts."""
-    finders = (_landsat, _dimap, _maxar, _gaofen, _plain)
+    finders = (_landsat, _dimap, _maxar, _gaofen, _plain, _bands_apart)
     return next((found for finder in finders if (found := finder(where, files)) is not None), None)
 
 
@@ -93,7 +144,7 @@ def _check_alone(where: str, found: ProductFiles, files: list[Path]) -> None:
     own = Path(os.path.commonpath([path.absolute().parent for path in (found.pan, *found.ms)]))
     beside: dict[Path, list[Path]] = {}
     for path in files:
-        if not path.absolute().is_relative_to(own):
+        if not path.absolute().is_relative_to(own) and not is_preview(path):
             above = Path(os.path.commonpath([own, path.absolute()]))
             first = path.absolute().relative_to(above).parts[0]
             beside.setdefault(above / first, []).append(path)
@@ -138,46 +189,6 @@ def scene_in(folder: Path) -> ProductFiles:
         raise
 
 
-def files_by_name(folder: Path) -> dict[str, Path]:
-    """What a folder holds, by names in small letters. Raises OSError."""
-    return {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True)}
-
-
-def holds_rasters(folder: Path) -> bool:
-    """Whether a folder holds a file that looks like a raster by its name, as deep as `find_product` looks.
-
-    A folder that cannot be listed may hold some.
-    """
-    unreadable: list[OSError] = []
-    for root, names, files in os.walk(folder, onerror=unreadable.append):
-        names[:] = _below(folder, Path(root), names)
-        if any(is_raster(Path(file)) for file in files if not file.startswith(".")):
-            return True
-    return bool(unreadable)
-
-
-def rasters_in(folder: Path) -> list[Path]:
-    """The files that look like rasters by their names, searched as `find_product` does. Raises RasterError."""
-    return sorted(_rasters(_files(folder)))
-
-
-def _files(folder: Path) -> list[Path]:
-    """All files of a folder down to `_DEPTH`, hidden ones left out. Raises RasterError for far too many."""
-    found: list[Path] = []
-    for root, names, files in os.walk(folder):
-        here = Path(root)
-        names[:] = _below(folder, here, names)
-        found += [here / name for name in files if not name.startswith(".")]
-        if len(found) > _MOST_FILES:
-            raise RasterError(f"{folder}: holds more than {_MOST_FILES} files", "give the folder of one product")
-    return found
-
-
-def _below(folder: Path, here: Path, names: list[str]) -> list[str]:
-    """Which subfolders of `here` a search of `folder` goes into."""
-    return [n for n in names if not n.startswith(".")] if len(here.relative_to(folder).parts) < _DEPTH else []
-
-
 # --- Landsat Collection
 
 
@@ -196,9 +207,13 @@ def _landsat(where: str, files: list[Path]) -> ProductFiles | None:
     sensor, numbers = _LANDSAT[platform]
     kinds = [_landsat_bands(bands, surface, numbers) for surface in (False, True)]
     complete = [kind for kind in kinds if kind]
-    if len(complete) > 1:
-        raise _failure(f"{where}: holds both Level-1 and surface-reflectance bands", scenes)
     pan = _landsat_pan(where, bands)
+    if len(complete) > 1:
+        named = " ".join(path.name for path in (pan, *complete[1]))
+        raise RasterError(
+            f"{where}: holds both Level-1 and surface-reflectance bands: {', '.join(scenes)}",
+            f"for Level-1, give its folder alone; for surface reflectance, name PAN and bands: {named}",
+        )
     if not complete:
         wanted = ", ".join(f"B{n}" for n in numbers)
         raise _failure(f"{where}: bands are missing; needed are {wanted} of one level", [b.path for b in bands])
@@ -263,21 +278,23 @@ def _maxar_kind(path: Path) -> str:
 
 
 def _gaofen(where: str, files: list[Path]) -> ProductFiles | None:
-    """GF-1 and GF-2: *-PAN*.tiff and *-MSS*.tiff; their MSS hold blue, green, red and near infrared."""
+    """GF-1, 2, 6 and 7 and ZY-3: *-PAN*.tiff and *-MSS*.tiff or *-MUX*.tiff of blue, green, red and near infrared."""
     matches = {f: m for f in files if (m := _GAOFEN.fullmatch(f.name))}
-    if not matches:
+    kinds = {f: "P" if m["kind"].upper() in _GAOFEN_PAN else "M" for f, m in matches.items()}
+    if len(set(kinds.values())) < 2:  # the other half may have another name
         return None
-    found = _pair(where, "GF", list(matches), lambda path: matches[path]["kind"][0].upper())
-    number = matches[found.pan]["number"]
+    found = _pair(where, "GF", list(matches), lambda path: kinds[path])
+    platform = matches[found.pan]["platform"].upper()
+    name = f"{platform[:2]}-{platform[2]}"
     with closing(open_raster(found.ms[0])) as file:
         names = found.band_names or (_VISIBLE if file.bands == len(_VISIBLE) else ())
-    return ProductFiles(found.pan, found.ms, f"GF-{number}" if number in "12" else None, names, f"GF-{number}")
+    return ProductFiles(found.pan, found.ms, name if name in _GAOFEN_GAINS else None, names, name)
 
 
 def _pair(where: str, layout: str, candidates: list[Path], kind: Callable[[Path], str]) -> ProductFiles:
     """The one PAN (kind P) and the one MS (M) among the candidates. Raises RasterError when it is not one of each."""
     kinds = {path: kind(path) for path in candidates}
-    pan, ms = ([path for path, found in kinds.items() if found == wanted] for wanted in "PM")
+    pan, ms = (without_previews([path for path, found in kinds.items() if found == wanted]) for wanted in "PM")
     if len(pan) != 1 or len(ms) != 1:
         raise _failure(f"{where}: expected one PAN and one MS ({layout}), found {len(pan)} and {len(ms)}", candidates)
     with closing(open_raster(pan[0])) as pan_file, closing(open_raster(ms[0])) as ms_file:
@@ -291,40 +308,58 @@ def _pair(where: str, layout: str, candidates: list[Path], kind: Callable[[Path]
 
 def _plain(where: str, files: list[Path]) -> ProductFiles | None:
     """One raster named PAN and one named MS; or two rasters, of which one has one band and the other more."""
-    rasters = _rasters(files)
+    rasters = rasters_of(files)
     pan = [f for f in rasters if _words(f) & PAN_WORDS and not _words(f) & MS_WORDS]
-    ms = [f for f in rasters if _words(f) & MS_WORDS and not _words(f) & PAN_WORDS]
+    others = [f for f in rasters if not _words(f) & PAN_WORDS]
+    ms = [f for f in others if _words(f) & MS_WORDS] or [f for f in others if _words(f) & _ALSO_MS]
     layout = "pair by name"
-    if not (pan and ms) and len(rasters) == 2:
+    pair = without_previews(rasters)
+    if not (pan and ms) and len(pair) == 2:
         layout, bands = GUESSED, {}
-        for path in rasters:
+        for path in pair:
             with closing(open_raster(path)) as file:
                 bands[path] = file.bands
-        pan, ms = [f for f in rasters if bands[f] == 1], [f for f in rasters if bands[f] > 1]
+        pan, ms = [f for f in pair if bands[f] == 1], [f for f in pair if bands[f] > 1]
     if not pan or not ms:
         return None
     chosen = pan + ms
     return _pair(where, layout, chosen, lambda path: "P" if path in pan else "M")
 
 
-def is_raster(path: Path) -> bool:
-    """Whether a file looks like a raster by its name."""
-    return path.suffix.lower() in _RASTERS
+def _bands_apart(where: str, files: list[Path]) -> ProductFiles | None:
+    """PAN and four bands in files of their own, whose names differ in the last word for a band alone."""
+    groups: dict[tuple[str, ...], dict[str, list[Path]]] = {}
+    for path in without_previews(rasters_of(files)):
+        words = words_of(path)
+        last = max((n for n, word in enumerate(words) if word in _BAND_WORDS), default=None)
+        if last is not None:
+            group = groups.setdefault((*words[:last], "", *words[last + 1 :]), {})
+            group.setdefault(_BAND_WORDS[words[last]], []).append(path)
+    wanted = ("pan", *_VISIBLE)
+    complete = [group for group in groups.values() if all(len(group.get(name, ())) == 1 for name in wanted)]
+    if len(complete) > 1:
+        raise _failure(f"{where}: holds several scenes", [group["pan"][0] for group in complete])
+    if not complete:
+        return None
+    pan, *ms = (complete[0][name][0] for name in wanted)
+    texts: list[str] = []
+    for path in (*ms, pan):
+        with closing(open_raster(path)) as file:
+            if file.bands != 1:
+                return None
+            texts += file.metadata
+    layout = f"bands by name: {', '.join(_VISIBLE)}"
+    return ProductFiles(pan, tuple(ms), sensor_from_metadata(texts), _VISIBLE, layout)
 
 
 def _words(path: Path) -> set[str]:
     """The words of a file's name, without digits at their ends: `scene-PAN1_b.tif` holds `pan`."""
-    return {word.rstrip("0123456789") for word in re.split(r"[^a-z0-9]+", path.stem.lower())}
-
-
-def _rasters(files: Iterable[Path]) -> list[Path]:
-    """Those that look like rasters by their names."""
-    return [file for file in files if is_raster(file)]
+    return {word.rstrip("0123456789") for word in words_of(path)}
 
 
 def _failure(message: str, seen: Sequence[Path | str]) -> RasterError:
     """An error that lists what was seen."""
     names = [item.name if isinstance(item, Path) else item for item in seen]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    listed = f"; seen: {', '.join(names[:_SHOWN])}{more}" if names else "; it holds no files"
+    listed = f"; seen: {', '.join(names[:_SHOWN])}{more}"
     return RasterError(message + listed, "name the files: PAN first, then MS (or its bands in order)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -35,6 +36,7 @@ _DIMAP_BANDS = {
     "NIR": "nir",
 }
 _FEWEST_POINTS = 3  # ground control points; one or two fix no scale and rotation of both axes
+_TILE = re.compile(r"(.+)_R\d+C\d+(.*)(\.[^.]+)", re.IGNORECASE)  # its groups are the same for all tiles of an image
 _DIMAP_CHANNELS = ("RED", "GREEN", "BLUE", "ALPHA")
 
 
@@ -66,6 +68,24 @@ def greatest_dn(dataset: Any) -> float | None:
     stored = 8 * np.dtype(dataset.dtypes[0]).itemsize
     bits = [int(text) for text in texts if text and text.strip().isdecimal() and 0 < int(text) < stored]
     return float(2 ** bits[0] - 1) if bits else None
+
+
+def tile_notices(path: Path) -> tuple[str, ...]:
+    """That a local file is one of several tiles, by the names of what lies beside it, and which file is the whole."""
+    tile = _TILE.fullmatch(path.name)
+    if tile is None:
+        return ()
+    try:
+        names = [beside.name for beside in path.parent.iterdir()]
+    except OSError:
+        return ()
+    tiles = [n for n in names if (other := _TILE.fullmatch(n)) and other.groups() == tile.groups()]
+    image = f"{tile[1]}{tile[2]}"
+    wholes = {f"{image}.til".lower(), f"dim_{re.sub('^img_', '', image.lower())}.xml"}
+    whole = next((name for name in sorted(names) if name.lower() in wholes), None)
+    if whole is None or len(tiles) == 1:
+        return ()
+    return (f"{path.name}: is one of {len(tiles)} tiles; the whole image is {whole}",)
 
 
 def lost_corner(dataset: Any) -> bool:

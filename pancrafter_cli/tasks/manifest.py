@@ -9,8 +9,8 @@ from typing import Any
 
 from pancrafter_cli.errors import UsageError
 from pancrafter_cli.raster.align import SceneOptions, parse_nodata
+from pancrafter_cli.raster.folders import is_raster
 from pancrafter_cli.raster.paths import is_local
-from pancrafter_cli.raster.products import is_raster
 from pancrafter_cli.raster.register import parse_registration
 from pancrafter_cli.tasks.pairing import Entry, Found, pair_folder, scene_name
 
@@ -32,7 +32,8 @@ def read_manifest(manifest: Path, out: Path) -> Found:
     else:
         raise UsageError(f"{manifest}: is neither a CSV file nor a folder", "give one that exists")
     if not found.scenes and not found.broken:
-        seen = f"; seen: {', '.join(item.name for item in found.left_out[:8])}" if found.left_out else ""
+        listed = ", ".join(f"{item.name} ({item.reason})" for item in found.left_out[:8])
+        seen = f"; seen: {listed}" if listed else ""
         raise UsageError(f"{manifest}: holds no scene{seen}", f"expected are {wanted}")
     return found
 

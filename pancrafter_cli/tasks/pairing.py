@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pancrafter_cli.errors import RasterError
-from pancrafter_cli.raster.products import MS_WORDS, PAN_WORDS, files_by_name, is_raster, rasters_in
+from pancrafter_cli.raster.folders import (
+    DEPTH,
+    files_by_name,
+    files_in,
+    is_preview,
+    is_raster,
+    name_of,
+    rasters_of,
+    unpacking,
+)
+from pancrafter_cli.raster.products import MS_WORDS, PAN_WORDS
 
 _WORD = re.compile(r"[^\W\d_]+\d*")
 _LEFT_OUT = "neither PAN nor MS by its name"
@@ -64,7 +74,8 @@ def pair_folder(folder: Path, output: Path) -> Found:
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     inside = [_subfolder(path) for path in entries if path.is_dir() and path.resolve() != output.resolve()]
     flat = _pairs(path for path in entries if is_raster(path) and not path.is_dir())
-    parts = [flat, *inside]
+    packed = Found(left_out=tuple(Remark(path.name, "an archive: unpack it") for path in entries if unpacking(path)))
+    parts = [flat, *inside, packed]
     scenes, broken, left_out = (
         tuple(item for part in parts for item in getattr(part, name)) for name in ("scenes", "broken", "left_out")
     )
@@ -84,11 +95,13 @@ def _subfolder(folder: Path) -> Found:
         exact = files_by_name(folder)
         if "pan.tif" in exact and "ms.tif" in exact:
             return Found((Entry(folder.name, exact["pan.tif"], (exact["ms.tif"],)),))
-        if rasters_in(folder):
+        files = files_in(folder)
+        if rasters_of(files):
             return Found((Entry(folder.name, folder),))
     except (RasterError, OSError) as error:
         return Found(broken=(Remark(folder.name, str(error)),))
-    return Found(left_out=(Remark(folder.name, "a folder without rasters"),))
+    packed = ", but with an archive: unpack it" if any(map(unpacking, files)) else ""
+    return Found(left_out=(Remark(folder.name, f"a folder without rasters within {DEPTH} levels{packed}"),))
 
 
 def _pairs(files: Iterable[Path]) -> Found:
@@ -107,6 +120,8 @@ def _pairs(files: Iterable[Path]) -> Found:
         pan, ms = ([path for role, path in group if role.kind == kind] for kind in ("PAN", "MS"))
         if len(pan) == len(ms) == 1:
             scenes.append(Entry(scene_name(pan[0]), pan[0], (ms[0],)))
+        elif all(is_preview(path) for _, path in group):
+            left_out += [Remark(path.name, "a preview by its name") for _, path in group]
         else:
             name = group[0][0].scene or group[0][1].absolute().parent.name
             broken.append(Remark(name, _fault(pan, ms)))
@@ -123,10 +138,11 @@ def _fault(pan: list[Path], ms: list[Path]) -> str:
 
 def _role(path: Path) -> _Role | None:
     """What the last PAN or MS word of a name says: `a_PAN2.tif` is PAN of a scene `a-2`."""
-    for word in reversed(list(_WORD.finditer(path.stem))):
+    name = name_of(path)
+    for word in reversed(list(_WORD.finditer(name))):
         letters = word[0].lower().rstrip("0123456789")
         if letters in PAN_WORDS | MS_WORDS:
-            parts = (path.stem[: word.start()], word[0][len(letters) :], path.stem[word.end() :])
+            parts = (name[: word.start()], word[0][len(letters) :], name[word.end() :])
             scene = "-".join(part.strip(" _.-") for part in parts if part.strip(" _.-"))
             key = "/".join(part.strip(" _.-").lower() for part in parts)
             return _Role("PAN" if letters in PAN_WORDS else "MS", scene, key)
