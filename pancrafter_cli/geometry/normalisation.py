@@ -58,14 +58,14 @@ def fit_normalisation(samples: Sequence[NDArray[np.float32]]) -> Normalisation:
     range of the values (kelvin, stored offsets) what is beyond is left out.
     """
     known = [band if band.size else np.zeros(1, np.float32) for band in samples]
-    lows, highs = (np.array([np.percentile(band, p) for band in known]) for p in (_DARKEST, _BRIGHTEST))
+    lows, highs = (np.array([np.percentile(band, p) for band in known], np.float64) for p in (_DARKEST, _BRIGHTEST))
     room = _MOST_LEVEL * (highs - lows)
     apart = (room > 0) & ((lows > room) | (highs < -room))
     base = np.where(apart, lows - room, 0.0)
     sizes = [np.abs(band - np.float32(level)) for band, level in zip(known, base, strict=True)]
     together = np.concatenate(sizes)
     scale = float(np.percentile(together, _PERCENTILE)) or float(together.max()) or 1.0
-    own = np.array([np.percentile(size, _PERCENTILE) for size in sizes])
+    own = np.array([np.percentile(size, _PERCENTILE) for size in sizes], np.float64)
     share = own / (_LEAST_BRIGHT * (float(own.max()) or 1.0))
     constant = np.array([float(band.min()) == float(band.max()) for band in known])
     return Normalisation(base, scale * np.where(share > 0, np.minimum(share, 1.0), 1.0), constant)

@@ -108,7 +108,7 @@ def pan_under(scene: Measurable, window: Window, gain: float) -> PanUnder:
     rows = degrade_weights(relation.rows, row, row + height, gain)
     cols = degrade_weights(relation.cols, col, col + width, gain)
     stored, valid = scene.read_pan(rows.first, cols.first, rows.matrix.shape[1], cols.matrix.shape[1])
-    pan = fill_invalid(stored, valid, stored.sum(axis=(1, 2)) / max(int(valid.sum()), 1))
+    pan = fill_invalid(stored, valid, stored.sum(axis=(1, 2), dtype=np.float64) / max(int(valid.sum()), 1))
     return PanUnder(window, relation, (rows.first, cols.first), pan, valid)
 
 

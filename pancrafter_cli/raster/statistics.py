@@ -30,9 +30,9 @@ class SceneStatistics:
 
     `normalisation` is the unit that networks see; `gain` and `offset` (C,) match PAN to the bands, mpan_b =
     gain_b * pan + offset_b: the detail of MS regressed on that of PAN degraded to the MS grid, see `gain_beyond`, and
-    equal means; `ms_mean` is (C,); `valid_fraction` is the share of output pixels that are valid in some band. `ms_mtf`: what the
-    blur that takes PAN to MS leaves at the MS Nyquist frequency, as was "given", "measured", or "assumed" where too
-    little is common to both to tell.
+    equal means; `ms_mean` is (C,); `valid_fraction` is the share of output pixels that are valid in some band.
+    `ms_mtf`: what the blur that takes PAN to MS leaves at the MS Nyquist frequency, as was "given", "measured", or
+    "assumed" where too little is common to both to tell.
     """
 
     normalisation: Normalisation
