@@ -26,6 +26,7 @@ from pancrafter_cli.tasks.batch import Job, Outcome, Plan, look_at, plan_batch, 
 from pancrafter_cli.tasks.manifest import read_manifest
 from pancrafter_cli.tasks.sharpen import sharpen_scene
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions, SharpenResult
+from pancrafter_cli.zoo import DEFAULT_MODEL, WEIGHTS_FILE, file_sha256, resolve
 from tests.pairs import write_pair
 from tests.rpc_scene import write_dem, write_rpc_scene
 
@@ -578,3 +579,25 @@ def test_the_model_is_loaded_once_and_other_weights_make_products_stale(
     assert (there.status, there.error) == ("failed", "ModelError")
     with pytest.raises(PancrafterError, match="CUDA"):
         list(run_batch(plan_batch(scenes, tmp_path / "other", replace(options, device="cuda:99"))))
+
+
+def test_a_models_name_means_on_workers_what_it_means_to_sharpen(
+    tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder by its name alone, and a file that is called as a shipped model."""
+    shipped = resolve(DEFAULT_MODEL)
+    (tmp_path / "r0").mkdir()
+    own = tmp_path / "r0" / WEIGHTS_FILE
+    own.write_bytes(shipped.read_bytes() + b" ")
+    (tmp_path / DEFAULT_MODEL).write_bytes(b"no model")
+    monkeypatch.chdir(tmp_path)
+    hashes = {"r0": file_sha256(own), f"r0/{WEIGHTS_FILE}": file_sha256(own), DEFAULT_MODEL: file_sha256(shipped)}
+    jobs = {
+        name: plan_batch(scenes, tmp_path / "out", replace(BROVEY, method="network", model=name)).jobs[0]
+        for name in hashes
+    }
+    monkeypatch.chdir(scenes)
+    for name, job in jobs.items():
+        assert job.model_sha256 == hashes[name]
+        assert file_sha256(resolve(str(job.options.model))) == hashes[name]
+    assert jobs[DEFAULT_MODEL].options.model == DEFAULT_MODEL  # where workers keep theirs is their own affair
