@@ -116,6 +116,32 @@ def test_products_beside_flat_pairs_are_not_taken_for_strangers(tmp_path: Path) 
     assert (tmp_path / "x-confidence.tif").exists()
 
 
+@pytest.mark.parametrize("out", ["out", "out/deeper/still", "s00/sharp"])
+def test_products_of_earlier_batches_are_no_scenes(tmp_path: Path, scenes: Path, out: str) -> None:
+    """Whether they lie in --out, however deep, or where another --out has been."""
+    (scenes / "s00/pan.tif").rename(scenes / "s00/a.tif")  # not by its name, but as one of two rasters
+    for status in ("done", "skipped"):
+        plan = plan_batch(scenes, scenes / out, BROVEY, confidence=True)
+        assert (plan.broken, plan.left_out) == ((), ())
+        assert statuses(list(run_batch(plan))) == {"s00": status, "s01": status}
+    other = plan_batch(scenes, scenes / "elsewhere", BROVEY)
+    assert [(job.scene, look_at(job).status) for job in other.jobs] == [("s00", "to do"), ("s01", "to do")]
+    left_out = {item.name: item.reason for item in other.left_out}
+    assert left_out == ({} if out.startswith("s00") else {"out": "holds nothing but products of pancrafter"})
+
+
+def test_products_of_earlier_batches_beside_flat_pairs_are_no_parts_of_scenes(tmp_path: Path) -> None:
+    write_pair(tmp_path, seed=1, pan_size=64, ratio=4, bands=3)
+    (tmp_path / "pan.tif").rename(tmp_path / "pan_of_rome_pan.tif")
+    (tmp_path / "ms.tif").rename(tmp_path / "pan_of_rome_ms.tif")
+    for status in ("done", "skipped"):
+        plan = plan_batch(tmp_path, tmp_path, BROVEY)
+        assert (plan.broken, plan.left_out) == ((), ())
+        assert statuses(list(run_batch(plan))) == {"pan_of_rome": status}
+    other = plan_batch(tmp_path, tmp_path / "out", BROVEY)
+    assert [(item.name, item.reason) for item in other.left_out] == [("pan_of_rome.tif", "a product of pancrafter")]
+
+
 # --- CSV
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pancrafter_cli.errors import NoProduct, RasterError, UsageError
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
+from pancrafter_cli.raster.finished import is_product
 from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.landsat import LandsatBand, landsat_band
 from pancrafter_cli.raster.paths import is_local
@@ -58,8 +59,9 @@ def find_product(paths: Sequence[Path]) -> ProductFiles:
     """The scene that `paths` names: PAN and MS files as given, or what lies in the folder (or folders) of a product.
 
     Known are Landsat Collection, DIMAP (Pleiades, SPOT), Maxar (.TIL or .TIF with .IMD), GF-1/2, and any folder with
-    one recognisable pair; folders are searched 3 levels deep. Raises UsageError for paths that are no scene and
-    RasterError when a folder holds none, more than one, or a part of one; the message lists what was seen.
+    one recognisable pair; folders are searched 3 levels deep, and our own products in them left out. Raises UsageError
+    for paths that are no scene and RasterError when a folder holds none, more than one, or a part of one; the message
+    lists what was seen.
     """
     folders = [path for path in paths if is_local(path) and os.path.isdir(path)]  # noqa: PTH112 - never raises
     if not folders:
@@ -74,11 +76,25 @@ def find_product(paths: Sequence[Path]) -> ProductFiles:
         )
     where = ", ".join(map(str, folders))
     files = sorted({file for folder in folders for file in _files(folder)})
-    found = _recognised(where, files)
+    try:
+        found = _only_scene(where, files)
+    except RasterError:
+        found = None
+    if found is None or any(map(is_product, (found.pan, *found.ms))):
+        # Not sooner: to know our own products costs an open each.
+        return _only_scene(where, files, {path for path in files if is_product(path)})
+    return found
+
+
+def _only_scene(where: str, files: list[Path], products: Collection[Path] = ()) -> ProductFiles:
+    """The scene in the files, less our own products. Raises RasterError where it is not alone, NoProduct for none."""
+    inputs = [path for path in files if path not in products]
+    found = _recognised(where, inputs)
     if found is None:
-        seen = _failure(f"{where}: no PAN and MS pair is recognised", _rasters(files) or files)
+        beside = " beside products of pancrafter" if products else ""
+        seen = _failure(f"{where}: no PAN and MS pair is recognised{beside}", _rasters(files) or files)
         raise NoProduct(seen.message, seen.hint)
-    _check_alone(where, found, files)
+    _check_alone(where, found, inputs)
     return found
 
 

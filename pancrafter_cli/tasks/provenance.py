@@ -18,6 +18,7 @@ import numpy as np
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
 from pancrafter_cli.geometry.tiling import Tiling
 from pancrafter_cli.raster.env import GDAL_VERSION
+from pancrafter_cli.raster.finished import VERSION_TAG
 from pancrafter_cli.raster.inputs import SENSOR_TAG
 from pancrafter_cli.raster.paths import public_name, stored_file
 from pancrafter_cli.raster.register import Registration
@@ -90,7 +91,7 @@ def _digest(text: str) -> str | None:
 def method_tags(facts: FuserFacts, scene: Scene, tile: int, halo: int) -> dict[str, str]:
     """How the product was made: versions, method, model and the numbers it depends on."""
     tags = {
-        "PANCRAFTER_VERSION": __version__,
+        VERSION_TAG: __version__,
         "PANCRAFTER_METHOD": facts.method,
         "PANCRAFTER_CONSISTENCY": str(facts.consistency),
         "PANCRAFTER_MS_MTF": f"{scene.statistics.ms_mtf:.3f}",
