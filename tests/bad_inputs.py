@@ -1047,6 +1047,16 @@ def output_name_of_a_thousand_letters(folder: Path) -> Making:
     yield replace(case, out=folder / "out" / ("x" * 1000 + ".tif"))
 
 
+@refused("outputs are local files")
+def output_in_a_bucket(folder: Path) -> Making:
+    yield replace(pair(folder), out=Path("s3://bucket/sharp.tif"))
+
+
+@refused("outputs are local files")
+def output_in_a_file_system_of_gdal(folder: Path) -> Making:
+    yield replace(pair(folder), out=Path("/vsimem/sharp.tif"))
+
+
 @accepted
 def output_name_as_long_as_names_go(folder: Path) -> Making:
     case = pair(folder)

@@ -19,7 +19,7 @@ import rasterio
 from typer.testing import CliRunner
 
 from pancrafter_cli.cli.main import app
-from pancrafter_cli.errors import PancrafterError, UsageError
+from pancrafter_cli.errors import OutputError, PancrafterError, UsageError
 from pancrafter_cli.raster.part import PartFile, kept_name
 from pancrafter_cli.tasks import batch
 from pancrafter_cli.tasks.batch import Job, Outcome, Plan, look_at, plan_batch, run_batch, run_job
@@ -203,6 +203,8 @@ def test_a_csv_says_where_scenes_lie_and_how_they_are_to_be_sharpened(tmp_path: 
         ("pan,ms,output\na.tif,b.tif,c.tif\nd.tif,e.tif,C.TIF\n", "the scenes c and C would both be written to"),
         ("pan,ms,output\na.tif,b.tif,c.tif\nd.tif,e.tif,c-confidence.tif\n", "would both be written to"),
         ("pan,ms,output\na.tif,b.tif,../d.tif\nd.tif,e.tif,\n", "is an input of the scene d"),
+        ("pan,ms\na.tif,b.tif\n../pan\0.tif,c.tif\n", "line 3: pan holds a NUL character"),
+        ("pan,ms,output\na.tif,b.tif,s3://bucket/c.tif\n", "line 2: output: s3:/bucket/c.tif: outputs are local files"),
     ],
 )
 def test_a_csv_that_cannot_be_meant_is_refused_before_anything_runs(tmp_path: Path, text: str, says: str) -> None:
@@ -212,6 +214,28 @@ def test_a_csv_that_cannot_be_meant_is_refused_before_anything_runs(tmp_path: Pa
     assert says in raised.value.message
     assert raised.value.hint
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_no_file_can_be_called_fails_its_scene_alone(tmp_path: Path, scenes: Path) -> None:
+    rows = [f"s00/pan.tif,s00/ms.tif,{'x' * 300}.tif", "s01/pan.tif,s01/ms.tif,b.tif"]
+    (scenes / "scenes.csv").write_text("\n".join(["pan,ms,output", *rows]))
+    (tmp_path / "out").mkdir()
+    plan = plan_batch(scenes / "scenes.csv", tmp_path / "out", BROVEY, confidence=True)
+    assert [look_at(job).error for job in plan.jobs] == ["OutputError", ""]
+    first, second = run_batch(plan)
+    assert (first.error, first.traceback, second.status) == ("OutputError", "", "done")
+    assert first.message.endswith("x.tif: cannot be written to: File name too long")
+    assert first.hint
+
+
+def test_products_go_to_local_folders(tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in ("s3://bucket/sharp", "/vsimem/sharp"):
+        with pytest.raises(OutputError, match="outputs are local files"):
+            plan_batch(scenes, Path(out), BROVEY)
+    with pytest.raises(OutputError, match="File name too long"):
+        plan_batch(scenes, tmp_path / ("x" * 300), BROVEY)
+    assert list(tmp_path.iterdir()) == [scenes]
 
 
 def test_a_csv_of_another_encoding_is_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.outputs import Finished, remove_unfinished
 from pancrafter_cli.raster.paths import is_local
 from pancrafter_cli.raster.stac import item_path
-from pancrafter_cli.raster.targets import GEOTIFF
+from pancrafter_cli.raster.targets import GEOTIFF, check_local, is_there
 from pancrafter_cli.tasks.finished import State, find_state, input_files
 from pancrafter_cli.tasks.fusers import NETWORK, Runner, network_runner
 from pancrafter_cli.tasks.manifest import read_manifest
@@ -80,10 +80,11 @@ def plan_batch(manifest: Path, out: Path, options: SharpenOptions, *, confidence
 
     Products go to `out`, under the scene's name; confidence: a layer beside each. Raises UsageError for a manifest that
     is none, products of one name, products over inputs, options that no scene could have, and methods or models that do
-    not exist; RasterError for heights that cannot be read.
+    not exist; OutputError for a folder that cannot be; RasterError for heights that cannot be read.
     """
     check_asked(options)
-    if out.exists() and not out.is_dir():
+    check_local(out)
+    if is_there(out) and not out.is_dir():
         raise UsageError(f"--out {out}: is a file", "name the folder for the products; it is made if need be")
     model, digest = _located(options.model) if options.method == NETWORK else (options.model, None)
     options = replace(options, model=model, dem=_readable(options.dem))

@@ -18,6 +18,7 @@ from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.metrics.reduced import ergas, sam
 from pancrafter_cli.raster.arrays import read_array
 from pancrafter_cli.raster.spec import BandFacts, OutputSpec
+from pancrafter_cli.raster.targets import check_local
 from pancrafter_cli.raster.writer import SceneWriter, check_output
 
 DEFAULT_SEED = 6
@@ -45,6 +46,7 @@ def write_demo(folder: Path, seed: int | None = None, size: int = 1024, *, overw
     """
     if size % RATIO or not 256 <= size <= 4096:
         raise UsageError(f"--size {size}: expected a multiple of {RATIO} from 256 to 4096", "use 1024")
+    check_local(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -128,7 +128,8 @@ def request_tags(options: SharpenOptions) -> dict[str, str]:
     asked["consistency"] = by_default if options.consistency is None else options.consistency
     if options.local_registration is None:  # then it depends on what is measured
         asked["local_registration"] = "auto" if options.registration == "auto" else False
-    return {"PANCRAFTER_REQUEST": json.dumps(asked, sort_keys=True)}
+    # NumPy's numbers, which callers may have computed theirs with, are no JSON.
+    return {"PANCRAFTER_REQUEST": json.dumps(asked, sort_keys=True, default=lambda number: number.item())}
 
 
 def command_tags(command: Sequence[str]) -> dict[str, str]:
