@@ -892,7 +892,7 @@ def duplicate_bands(folder: Path) -> Making:
 @accepted
 def one_file_given_twice(folder: Path) -> Making:
     case = pair(folder)
-    product = yield replace(case, ms=case.ms * 2)
+    product = yield replace(case, ms=case.ms * 2)  # with a warning, which test_sharpen looks at
     assert (product.image[:3] == product.image[3:]).all()
 
 

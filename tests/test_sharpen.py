@@ -291,6 +291,16 @@ def test_numbers_of_numpy_and_models_by_paths_are_as_good(case: Case) -> None:
         assert json.loads(file.tags()["PANCRAFTER_REQUEST"])["tile"] == 256
 
 
+def test_a_file_that_is_given_twice_is_warned_of(tmp_path: Path) -> None:
+    write_pair(tmp_path, seed=1, pan_size=64, ratio=4, bands=2)
+    (tmp_path / "same.tif").symlink_to("ms.tif")
+    pan, ms, out = tmp_path / "pan.tif", tmp_path / "ms.tif", tmp_path / "out.tif"
+    assert sharpen(pan, ms, out, method="exp").warnings == ()
+    twice = sharpen(pan, [ms, tmp_path / "same.tif"], out, method="exp", overwrite=True)
+    assert twice.bands == 4
+    assert twice.warnings == ("ms.tif: is given 2 times as MS, and so are its bands in the product",)
+
+
 def test_unusable_models_devices_and_tiles(case: Case, tmp_path: Path) -> None:
     expect(case, UsageError, "unknown model", 2, model="no-such-model")
     expect(case, UsageError, "no model at", 2, model=str(tmp_path / "none.safetensors"))
