@@ -14,4 +14,4 @@ python=${PYTHON:-python3}
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch]'
 .venv/bin/pancrafter demo "$folder" --overwrite
 .venv/bin/pancrafter sharpen "$folder/pan.tif" "$folder/ms.tif" -o "$folder/sharp.tif" --overwrite
-.venv/bin/pancrafter demo "$folder" --sharpened "$folder/sharp.tif"
+.venv/bin/pancrafter demo "$folder" --sharpened "$folder/sharp.tif" --overwrite

@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from os import PathLike
+from collections.abc import Iterable, Sequence
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +32,13 @@ def sharpen(pan: StrPath, ms: StrPath | Sequence[StrPath], output: StrPath, **op
     from pancrafter_cli.tasks.sharpen import sharpen_scene
     from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 
-    files = [ms] if isinstance(ms, (str, PathLike)) else list(ms)
-    options |= {name: Path(options[name]) for name in ("confidence", "dem") if options.get(name) is not None}
-    return sharpen_scene(
-        SharpenOptions(pan=Path(pan), ms=tuple(Path(f) for f in files), output=Path(output), **options)
-    )
+    files = ms if isinstance(ms, Iterable) and not isinstance(ms, str) else [ms]
+    options |= {name: _path(options[name]) for name in ("confidence", "dem") if name in options}
+    if isinstance(options.get("model"), PathLike):
+        options["model"] = fspath(options["model"])
+    return sharpen_scene(SharpenOptions(pan=_path(pan), ms=tuple(map(_path, files)), output=_path(output), **options))
+
+
+def _path(given: Any) -> Any:
+    """What names a file as a Path; anything else as it is, for SharpenOptions to refuse."""
+    return Path(given) if isinstance(given, (str, PathLike)) else given

@@ -180,7 +180,15 @@ def save_model(path: Path, state: Mapping[str, Tensor], spec: ModelSpec) -> None
 
 
 def read_spec(path: Path) -> ModelSpec:
-    """The ModelSpec in a weights file's header. Raises ModelError when there is none or it makes no sense."""
+    """The ModelSpec in a weights file's header.
+
+    Raises ModelError when there is none or it makes no sense, UsageError for an exported model.
+    """
+    if path.suffix == ONNX_SUFFIX:
+        raise UsageError(
+            f"{path}: is an exported model, and this needs the weights that it was exported from",
+            "give the path of their .safetensors file, or a name from `pancrafter models`",
+        )
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = (file.metadata() or {}).get(SPEC_KEY)

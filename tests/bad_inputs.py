@@ -892,7 +892,7 @@ def duplicate_bands(folder: Path) -> Making:
 @accepted
 def one_file_given_twice(folder: Path) -> Making:
     case = pair(folder)
-    product = yield replace(case, ms=case.ms * 2)
+    product = yield replace(case, ms=case.ms * 2)  # with a warning, which test_sharpen looks at
     assert (product.image[:3] == product.image[3:]).all()
 
 
@@ -1045,6 +1045,16 @@ def input_name_of_a_thousand_letters(folder: Path) -> Making:
 def output_name_of_a_thousand_letters(folder: Path) -> Making:
     case = pair(folder)
     yield replace(case, out=folder / "out" / ("x" * 1000 + ".tif"))
+
+
+@refused("outputs are local files")
+def output_in_a_bucket(folder: Path) -> Making:
+    yield replace(pair(folder), out=Path("s3://bucket/sharp.tif"))
+
+
+@refused("outputs are local files")
+def output_in_a_file_system_of_gdal(folder: Path) -> Making:
+    yield replace(pair(folder), out=Path("/vsimem/sharp.tif"))
 
 
 @accepted

@@ -127,6 +127,7 @@ def test_a_terminated_run_leaves_nothing(tmp_path: Path) -> None:
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 143, error
     check_message(Ended(143, "", error, 0), "terminated")
+    assert "train" not in error
     assert snapshot(tmp_path) == before
 
 

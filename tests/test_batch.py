@@ -19,13 +19,14 @@ import rasterio
 from typer.testing import CliRunner
 
 from pancrafter_cli.cli.main import app
-from pancrafter_cli.errors import PancrafterError, UsageError
+from pancrafter_cli.errors import OutputError, PancrafterError, UsageError
 from pancrafter_cli.raster.part import PartFile, kept_name
 from pancrafter_cli.tasks import batch
 from pancrafter_cli.tasks.batch import Job, Outcome, Plan, look_at, plan_batch, run_batch, run_job
 from pancrafter_cli.tasks.manifest import read_manifest
 from pancrafter_cli.tasks.sharpen import sharpen_scene
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions, SharpenResult
+from pancrafter_cli.zoo import DEFAULT_MODEL, WEIGHTS_FILE, file_sha256, resolve
 from tests.pairs import write_pair
 from tests.rpc_scene import write_dem, write_rpc_scene
 
@@ -130,6 +131,32 @@ def test_products_beside_flat_pairs_are_not_taken_for_strangers(tmp_path: Path) 
     assert (tmp_path / "x-confidence.tif").exists()
 
 
+@pytest.mark.parametrize("out", ["out", "out/deeper/still", "s00/sharp"])
+def test_products_of_earlier_batches_are_no_scenes(tmp_path: Path, scenes: Path, out: str) -> None:
+    """Whether they lie in --out, however deep, or where another --out has been."""
+    (scenes / "s00/pan.tif").rename(scenes / "s00/a.tif")  # not by its name, but as one of two rasters
+    for status in ("done", "skipped"):
+        plan = plan_batch(scenes, scenes / out, BROVEY, confidence=True)
+        assert (plan.broken, plan.left_out) == ((), ())
+        assert statuses(list(run_batch(plan))) == {"s00": status, "s01": status}
+    other = plan_batch(scenes, scenes / "elsewhere", BROVEY)
+    assert [(job.scene, look_at(job).status) for job in other.jobs] == [("s00", "to do"), ("s01", "to do")]
+    left_out = {item.name: item.reason for item in other.left_out}
+    assert left_out == ({} if out.startswith("s00") else {"out": "holds nothing but products of pancrafter"})
+
+
+def test_products_of_earlier_batches_beside_flat_pairs_are_no_parts_of_scenes(tmp_path: Path) -> None:
+    write_pair(tmp_path, seed=1, pan_size=64, ratio=4, bands=3)
+    (tmp_path / "pan.tif").rename(tmp_path / "pan_of_rome_pan.tif")
+    (tmp_path / "ms.tif").rename(tmp_path / "pan_of_rome_ms.tif")
+    for status in ("done", "skipped"):
+        plan = plan_batch(tmp_path, tmp_path, BROVEY)
+        assert (plan.broken, plan.left_out) == ((), ())
+        assert statuses(list(run_batch(plan))) == {"pan_of_rome": status}
+    other = plan_batch(tmp_path, tmp_path / "out", BROVEY)
+    assert [(item.name, item.reason) for item in other.left_out] == [("pan_of_rome.tif", "a product of pancrafter")]
+
+
 # --- CSV
 
 
@@ -191,6 +218,8 @@ def test_a_csv_says_where_scenes_lie_and_how_they_are_to_be_sharpened(tmp_path: 
         ("pan,ms,output\na.tif,b.tif,c.tif\nd.tif,e.tif,C.TIF\n", "the scenes c and C would both be written to"),
         ("pan,ms,output\na.tif,b.tif,c.tif\nd.tif,e.tif,c-confidence.tif\n", "would both be written to"),
         ("pan,ms,output\na.tif,b.tif,../d.tif\nd.tif,e.tif,\n", "is an input of the scene d"),
+        ("pan,ms\na.tif,b.tif\n../pan\0.tif,c.tif\n", "line 3: pan holds a NUL character"),
+        ("pan,ms,output\na.tif,b.tif,s3://bucket/c.tif\n", "line 2: output: s3:/bucket/c.tif: outputs are local files"),
     ],
 )
 def test_a_csv_that_cannot_be_meant_is_refused_before_anything_runs(tmp_path: Path, text: str, says: str) -> None:
@@ -200,6 +229,28 @@ def test_a_csv_that_cannot_be_meant_is_refused_before_anything_runs(tmp_path: Pa
     assert says in raised.value.message
     assert raised.value.hint
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_no_file_can_be_called_fails_its_scene_alone(tmp_path: Path, scenes: Path) -> None:
+    rows = [f"s00/pan.tif,s00/ms.tif,{'x' * 300}.tif", "s01/pan.tif,s01/ms.tif,b.tif"]
+    (scenes / "scenes.csv").write_text("\n".join(["pan,ms,output", *rows]))
+    (tmp_path / "out").mkdir()
+    plan = plan_batch(scenes / "scenes.csv", tmp_path / "out", BROVEY, confidence=True)
+    assert [look_at(job).error for job in plan.jobs] == ["OutputError", ""]
+    first, second = run_batch(plan)
+    assert (first.error, first.traceback, second.status) == ("OutputError", "", "done")
+    assert first.message.endswith("x.tif: cannot be written to: File name too long")
+    assert first.hint
+
+
+def test_products_go_to_local_folders(tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in ("s3://bucket/sharp", "/vsimem/sharp"):
+        with pytest.raises(OutputError, match="outputs are local files"):
+            plan_batch(scenes, Path(out), BROVEY)
+    with pytest.raises(OutputError, match="File name too long"):
+        plan_batch(scenes, tmp_path / ("x" * 300), BROVEY)
+    assert list(tmp_path.iterdir()) == [scenes]
 
 
 def test_a_csv_of_another_encoding_is_refused(tmp_path: Path) -> None:
@@ -593,3 +644,25 @@ def test_the_model_is_loaded_once_and_other_weights_make_products_stale(
     assert (there.status, there.error) == ("failed", "ModelError")
     with pytest.raises(PancrafterError, match="CUDA"):
         list(run_batch(plan_batch(scenes, tmp_path / "other", replace(options, device="cuda:99"))))
+
+
+def test_a_models_name_means_on_workers_what_it_means_to_sharpen(
+    tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder by its name alone, and a file that is called as a shipped model."""
+    shipped = resolve(DEFAULT_MODEL)
+    (tmp_path / "r0").mkdir()
+    own = tmp_path / "r0" / WEIGHTS_FILE
+    own.write_bytes(shipped.read_bytes() + b" ")
+    (tmp_path / DEFAULT_MODEL).write_bytes(b"no model")
+    monkeypatch.chdir(tmp_path)
+    hashes = {"r0": file_sha256(own), f"r0/{WEIGHTS_FILE}": file_sha256(own), DEFAULT_MODEL: file_sha256(shipped)}
+    jobs = {
+        name: plan_batch(scenes, tmp_path / "out", replace(BROVEY, method="network", model=name)).jobs[0]
+        for name in hashes
+    }
+    monkeypatch.chdir(scenes)
+    for name, job in jobs.items():
+        assert job.model_sha256 == hashes[name]
+        assert file_sha256(resolve(str(job.options.model))) == hashes[name]
+    assert jobs[DEFAULT_MODEL].options.model == DEFAULT_MODEL  # where workers keep theirs is their own affair

@@ -190,12 +190,21 @@ def test_demo_scene_is_sharpened_better_than_it_came(tmp_path: Path) -> None:
     assert (tmp_path / "before-after.png").stat().st_size > 1000
     before, after = facts["scores"]["MS as delivered"], facts["scores"]["sharpened"]
     assert after[0] < 0.7 * before[0]
+    kept = (tmp_path / "before-after.png").read_bytes()
+    again = pancrafter("demo", tmp_path, "--sharpened", sharp)
+    assert (again.returncode, "exists already" in again.stderr) == (1, True)
+    for flag in ("--seed", "--size"):
+        unused = pancrafter("demo", tmp_path, "--sharpened", sharp, "--overwrite", flag, 256)
+        assert unused.returncode == 2
+        assert unused.stderr.startswith(f"error: {flag}: ")
+    assert (tmp_path / "before-after.png").read_bytes() == kept
+    assert pancrafter("demo", tmp_path, "--sharpened", sharp, "--overwrite").returncode == 0
     (tmp_path / "before-after.png").unlink()
     (tmp_path / "before-after.png").mkdir()
     files = sorted(tmp_path.iterdir())
     in_the_way = pancrafter("demo", tmp_path, "--sharpened", sharp)
     assert in_the_way.returncode == 1
-    assert in_the_way.stderr.startswith(f"error: {tmp_path / 'before-after.png'}: cannot be written (")
+    assert in_the_way.stderr.startswith(f"error: {tmp_path / 'before-after.png'}: is a folder")
     assert sorted(tmp_path.iterdir()) == files
     again = pancrafter("demo", tmp_path, "--size", 256)
     assert again.returncode == 1

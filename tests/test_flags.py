@@ -237,6 +237,7 @@ def test_batch_is_asked_for_what_its_flags_say(planned: list[tuple[Any, ...]], r
     assert by_default(options, SharpenOptions(Path(), (), Path())) == {"blend", "band_names", *own}
     assert json.loads(stdout)["counts"] == {"done": 0, "skipped": 0, "to do": 1, "failed": 0}
     assert "s00 to do: 100%" in stderr
+    assert "warning: --dask: " in stderr
 
 
 def test_batch_works_here_or_on_the_cluster_that_is_named(planned: list[tuple[Any, ...]], run: Run) -> None:

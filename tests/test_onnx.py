@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pancrafter_cli import sharpen
+from pancrafter_cli.data.config import fine_tuning
 from pancrafter_cli.errors import DeviceError, ModelError, OutputError, PancrafterError, UsageError
 from pancrafter_cli.geometry.consistency import consistency_reach
 from pancrafter_cli.geometry.tiling import Tiling
@@ -23,6 +24,7 @@ from pancrafter_cli.networks.config import PanCrafterConfig, receptive_radius
 from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.tasks.batch import Job, run_job
+from pancrafter_cli.tasks.bench import BenchOptions, bench
 from pancrafter_cli.tasks.fusers import DEFAULT_CONSISTENCY, make_fuser, network_runner
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions
 from pancrafter_cli.tasks.tiles import judged_tiles
@@ -261,6 +263,33 @@ def other_bands(graph: Any) -> None:
 def no_sense(graph: Any) -> None:
     for entry in graph.metadata_props:
         entry.value = entry.value.replace('"width": 8', '"width": "wide"')
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda graph: setattr(graph, "ir_version", 99), r"is of ONNX IR version 99, .* reads up to \d+$"),
+        (lambda graph: setattr(graph.opset_import[0], "version", 99), r"is of ONNX opset 99, .* reads up to \d+$"),
+    ],
+)
+def test_files_for_a_newer_library_are_not_called_damaged(
+    change: Callable[[Any], None], says: str, model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=says) as raised:
+        network_runner(str(edited(model, tmp_path / "new.onnx", change)), "cpu")
+    assert "pip install -U onnxruntime" in raised.value.hint
+
+
+def test_what_needs_weights_says_so_of_an_exported_model(model: Path, tmp_path: Path) -> None:
+    exported = str(model.with_suffix(".onnx"))
+    for ask in (
+        lambda: bench(BenchOptions(model=exported, size=256)),
+        lambda: fine_tuning(exported, tmp_path, None),
+        lambda: export_model(ExportOptions(tmp_path / "again.onnx", exported)),
+    ):
+        with pytest.raises(UsageError, match="is an exported model, and this needs the weights") as raised:
+            ask()
+        assert ".safetensors" in raised.value.hint
 
 
 @pytest.mark.parametrize(

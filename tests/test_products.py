@@ -18,6 +18,7 @@ from rasterio.control import GroundControlPoint
 from pancrafter_cli.errors import GeometryError, NoProduct, RasterError, UsageError
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
 from pancrafter_cli.raster import SceneOptions, open_scene
+from pancrafter_cli.raster.finished import VERSION_TAG, write_tags
 from pancrafter_cli.raster.folders import holds_rasters, is_raster, unpacking
 from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.paths import gdal_name, is_local
@@ -316,6 +317,31 @@ def test_two_rasters_are_told_apart_by_their_bands(tmp_path):
     pan, ms = pair.pan.rename(tmp_path / "zz.tif"), pair.ms.rename(tmp_path / "aa.tif")
     found = find_product([tmp_path])
     assert (found.pan, found.ms) == (pan, (ms,))
+
+
+@pytest.mark.parametrize(
+    ("pan", "ms", "products"),
+    [
+        ("a.tif", "b.tif", ["out.tif"]),
+        ("a.tif", "b.tif", ["sub/out.tif", "out-confidence.tif"]),
+        ("x_pan.tif", "x_ms.tif", ["x_ms_sharp.tif", "x_pan_conf.tif"]),
+        ("x_pan.tif", "b.tif", ["x_ms_sharp.tif"]),
+        ("x_pan.tif", "x_ms.tif", ["sub/y_ms.tif", "sub/y_pan.tif"]),
+    ],
+)
+def test_products_of_ours_are_no_inputs_unless_named(tmp_path, pan, ms, products):
+    pair = write_pair(tmp_path)
+    pan, ms = pair.pan.rename(tmp_path / pan), pair.ms.rename(tmp_path / ms)
+    for name in products:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(pan if "pan" in name or "conf" in name else ms, tmp_path / name)
+        write_tags(tmp_path / name, {VERSION_TAG: "1.0"})
+    found = find_product([tmp_path])
+    assert (found.pan, found.ms) == (pan, (ms,))
+    assert find_product([pan, tmp_path / products[0]]).ms == (tmp_path / products[0],)
+    ms.unlink()
+    with pytest.raises(RasterError, match=r"is recognised beside products of pancrafter; seen: .*" + pan.name):
+        find_product([tmp_path])
 
 
 def test_folders_that_hold_no_scene(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -9,9 +10,10 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +41,7 @@ from pancrafter_cli.networks.pancrafter import PanCrafter
 from pancrafter_cli.raster.scene import open_scene
 from pancrafter_cli.tasks.fusers import DEFAULT_CONSISTENCY, check_ratio, make_fuser, network_runner
 from pancrafter_cli.tasks.sharpen import sharpen_scene
-from pancrafter_cli.tasks.sharpen_options import SharpenOptions
+from pancrafter_cli.tasks.sharpen_options import _EXPECTED, SharpenOptions
 from pancrafter_cli.tasks.tiles import judged_tiles
 from pancrafter_cli.zoo import ModelSpec, load_model, save_model
 from tests.pairs import write_pair
@@ -240,6 +242,63 @@ def expect(case: Case, kind: type[PancrafterError], match: str, code: int = 1, *
     assert caught.value.exit_code == code
     assert caught.value.hint
     assert sorted(p.name for p in case.out.parent.iterdir()) == before, "something was left behind"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *((name, value) for name in ("overwrite", "score", "stac", "resume") for value in ("no", 1, None)),
+        *(("local_registration", value) for value in ("no", 0)),
+        *((name, value) for name in ("band_names", "command") for value in ("blue", ("a", 1, "b", "c"))),
+        *((name, 5) for name in ("method", "device", "precision", "model", "runtime", "sensor")),
+        *((name, value) for name in ("pan", "output", "confidence", "dem") for value in (5, "a\0.tif", b"a.tif")),
+        *(("ms", value) for value in (5, None, [5], "a\0.tif", ["a\0.tif"], b"a.tif")),
+        *(("registration", value) for value in ("Off", 1.0, ("0", "1"), np.zeros(2))),
+        *(("nodata", value) for value in ("0", np.zeros(2), True)),
+        *((name, "4") for name in ("ms_origin", "tile", "blend", "consistency", "max_memory", "ratio", "ms_mtf")),
+        *(("halo", value) for value in (1.5, None)),
+        *(("consistency", value) for value in (-1, 101, 1_000_000)),
+    ],
+)
+def test_callers_are_refused_what_flags_cannot_say(tmp_path: Path, option: str, value: Any) -> None:
+    """And what would be taken for something else, as the word "no" for yes."""
+    write_pair(tmp_path, seed=1, pan_size=64, ratio=4, bands=4)
+    out = tmp_path / "out.tif"
+    out.write_bytes(b"kept")
+    files = {"pan": tmp_path / "pan.tif", "ms": tmp_path / "ms.tif", "output": out}
+    given = {"method": "exp", "overwrite": True} | files | {option: value}
+    with pytest.raises(UsageError, match=option) as caught:
+        sharpen(given.pop("pan"), given.pop("ms"), given.pop("output"), **given)
+    assert caught.value.hint
+    assert out.read_bytes() == b"kept"
+
+
+def test_every_option_is_checked() -> None:
+    assert sorted(name for names, *_ in _EXPECTED for name in names) == sorted(f.name for f in fields(SharpenOptions))
+
+
+def test_numbers_of_numpy_and_models_by_paths_are_as_good(case: Case) -> None:
+    plain = {"nodata": 0.0, "tile": 256, "halo": 16, "blend": 8, "registration": (0.5, 0.0), "consistency": 1}
+    expected = run(case, **plain)
+    numbers = {name: np.float32(value) if isinstance(value, float) else value for name, value in plain.items()}
+    numbers |= {name: np.int64(plain[name]) for name in ("tile", "halo", "blend", "consistency")}
+    numbers["registration"] = (np.float32(0.5), np.float32(0.0))
+    assert (run(case, **numbers) == expected).all()
+    given: Any = numbers | {"model": case.model}
+    sharpen(case.pan, case.ms, case.out, overwrite=True, **given)
+    with rasterio.open(case.out) as file:
+        assert (file.read() == expected).all()
+        assert json.loads(file.tags()["PANCRAFTER_REQUEST"])["tile"] == 256
+
+
+def test_a_file_that_is_given_twice_is_warned_of(tmp_path: Path) -> None:
+    write_pair(tmp_path, seed=1, pan_size=64, ratio=4, bands=2)
+    (tmp_path / "same.tif").symlink_to("ms.tif")
+    pan, ms, out = tmp_path / "pan.tif", tmp_path / "ms.tif", tmp_path / "out.tif"
+    assert sharpen(pan, ms, out, method="exp").warnings == ()
+    twice = sharpen(pan, [ms, tmp_path / "same.tif"], out, method="exp", overwrite=True)
+    assert twice.bands == 4
+    assert twice.warnings == ("ms.tif: is given 2 times as MS, and so are its bands in the product",)
 
 
 def test_unusable_models_devices_and_tiles(case: Case, tmp_path: Path) -> None:

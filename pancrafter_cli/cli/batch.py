@@ -125,6 +125,8 @@ def _outcomes(plan: Plan, dask: str | None, dry_run: bool) -> Iterator[Outcome]:
     from pancrafter_cli.tasks.batch import look_at, run_batch
 
     if dry_run:
+        if dask is not None:
+            print("warning: --dask: a dry run looks at the files from this machine", file=sys.stderr)
         return (look_at(job) for job in plan.jobs)
     if dask is None:
         return run_batch(plan)

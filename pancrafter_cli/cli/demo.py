@@ -8,6 +8,7 @@ import typer
 
 from pancrafter_cli.cli import options as opt
 from pancrafter_cli.cli.output import print_json
+from pancrafter_cli.errors import UsageError
 
 EXAMPLES = """Examples:
 
@@ -22,7 +23,7 @@ pancrafter demo demo/ --sharpened demo/sharp.tif
 def command(
     folder: Path = typer.Argument(..., help="Folder for pan.tif, ms.tif and reference.tif."),
     seed: int | None = typer.Option(None, min=0, help="Another seed draws another town."),
-    size: int = typer.Option(1024, help="PAN pixels per side, a multiple of 4."),
+    size: int | None = typer.Option(None, help="PAN pixels per side, a multiple of 4; default: 1024."),
     sharpened: Path | None = typer.Option(
         None, help="Only draw before-after.png of the demo scene in FOLDER and this result of `sharpen`."
     ),
@@ -33,7 +34,12 @@ def command(
     from pancrafter_cli.tasks.demo import draw_before_after, write_demo
 
     if sharpened is not None:
-        result = draw_before_after(folder, sharpened)
+        unused = [flag for flag, given in {"--seed": seed, "--size": size}.items() if given is not None]
+        if unused:
+            raise UsageError(
+                f"{', '.join(unused)}: --sharpened only draws what is there", "leave it out, or --sharpened"
+            )
+        result = draw_before_after(folder, sharpened, overwrite=overwrite)
     else:
         result = write_demo(folder, seed=seed, size=size, overwrite=overwrite)
     if as_json:

@@ -23,7 +23,7 @@ from pancrafter_cli.errors import PancrafterError
 from pancrafter_cli.version import __version__
 
 _TERMINATED = 143
-_NOTHING_KEPT = "no unfinished output was kept; `train` goes on from its last checkpoint"
+_NOTHING_KEPT = "no unfinished output was kept"
 # What typer raises for wrong arguments: click's UsageError, wherever this version keeps click.
 _USAGE: Any = typer.BadParameter.__mro__[1]
 
@@ -102,6 +102,8 @@ def _kept(end: BaseException) -> str:
         if notes := getattr(error, "__notes__", ()):
             return str(notes[0])
         error = error.__context__
+    if sys.argv[1:2] == ["train"]:
+        return f"{_NOTHING_KEPT}; the same command goes on from the last checkpoint"
     return _NOTHING_KEPT
 
 

@@ -1,10 +1,11 @@
-"""A finished GeoTIFF: whether all of it is there, and tags that are added to it."""
+"""A finished GeoTIFF: whether all of it is there, whether it is a product, and tags that are added to it."""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from rasterio.enums import Interleaving
 from rasterio.errors import RasterioError
 
 from pancrafter_cli.errors import OutputError
-from pancrafter_cli.raster.env import opening
+from pancrafter_cli.raster.env import GDAL_FAILURES, opening
 from pancrafter_cli.raster.spec import OutputSpec
+from pancrafter_cli.raster.targets import GEOTIFF
+
+VERSION_TAG = "PANCRAFTER_VERSION"  # every product has it, and nothing else
 
 
 def check_complete(path: Path, spec: OutputSpec) -> None:
@@ -46,6 +50,15 @@ def _check_tiles(file: Any, size: int) -> None:
                         f"the written file lacks its tile at row {row}, column {col}; the disk may be full",
                         "make room or write to another disk",
                     )
+
+
+def is_product(path: Path) -> bool:
+    """Whether a file is a product of this tool, or its confidence layer, as the tags tell; opens GeoTIFFs alone."""
+    if path.suffix.lower() not in GEOTIFF.suffixes or not os.path.isfile(path):  # noqa: PTH113 - never raises
+        return False
+    with suppress(*GDAL_FAILURES), opening(), rasterio.open(path, driver="GTiff") as file:
+        return VERSION_TAG in file.tags()
+    return False
 
 
 def add_tags(path: Path, tags: Mapping[str, str]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pancrafter_cli.errors import NoProduct, RasterError, UsageError
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
+from pancrafter_cli.raster.finished import is_product
 from pancrafter_cli.raster.folders import (
     DEPTH,
     files_by_name,
@@ -81,9 +82,9 @@ def find_product(paths: Sequence[Path]) -> ProductFiles:
     """The scene that `paths` names: PAN and MS files as given, or what lies in the folder (or folders) of a product.
 
     Known are Landsat Collection, DIMAP (Pleiades, SPOT), Maxar (.TIL or .TIF with .IMD), GF and ZY-3, and any folder
-    with one recognisable pair, or with PAN and bands in files named after them; folders are searched 3 levels deep.
-    Raises UsageError for paths that are no scene and RasterError when a folder holds none, more than one, or a part of
-    one; the message lists what was seen.
+    with one recognisable pair, or with PAN and bands in files named after them; folders are searched 3 levels deep, and
+    our own products in them left out. Raises UsageError for paths that are no scene and RasterError when a folder holds
+    none, more than one, or a part of one; the message lists what was seen.
     """
     folders = [path for path in paths if is_local(path) and os.path.isdir(path)]  # noqa: PTH112 - never raises
     if not folders:
@@ -100,10 +101,23 @@ def find_product(paths: Sequence[Path]) -> ProductFiles:
         )
     where = ", ".join(map(str, folders))
     files = sorted({file for folder in folders for file in files_in(folder)})
-    found = _recognised(where, files)
+    try:
+        found = _only_scene(where, files)
+    except RasterError:
+        found = None
+    if found is None or any(map(is_product, (found.pan, *found.ms))):
+        # Not sooner: to know our own products costs an open each.
+        return _only_scene(where, files, {path for path in files if is_product(path)})
+    return found
+
+
+def _only_scene(where: str, files: list[Path], products: Collection[Path] = ()) -> ProductFiles:
+    """The scene in the files, less our own products. Raises RasterError where it is not alone, NoProduct for none."""
+    inputs = [path for path in files if path not in products]
+    found = _recognised(where, inputs)
     if found is None:
-        raise _no_product(where, files)
-    _check_alone(where, found, files)
+        raise _no_product(where, files, " beside products of pancrafter" if products else "")
+    _check_alone(where, found, inputs)
     return found
 
 
@@ -117,7 +131,7 @@ def _check_archive(paths: Sequence[Path]) -> None:
             )
 
 
-def _no_product(where: str, files: list[Path]) -> NoProduct:
+def _no_product(where: str, files: list[Path], beside: str = "") -> NoProduct:
     """The error for files among which there is no scene; it lists what was seen."""
     rasters = rasters_of(files)
     if not files:
@@ -129,7 +143,7 @@ def _no_product(where: str, files: list[Path]) -> NoProduct:
         path, command = archives[0]
         return NoProduct(f"{where}: holds no rasters, but an archive, {path.name}", f"unpack it: {command}")
     depth = "" if rasters else f" within {DEPTH} levels of folders"
-    seen = _failure(f"{where}: no PAN and MS pair is recognised{depth}", rasters or files)
+    seen = _failure(f"{where}: no PAN and MS pair is recognised{beside}{depth}", rasters or files)
     return NoProduct(seen.message, f"{seen.hint}; {_KNOWN_NAMES}")
 
 

@@ -70,8 +70,7 @@ class Scene:
         self.bands = ms.bands
         self.dtype = ms.dtype
         self.warped = self._placement.warped
-        told = (text for file in (pan, *ms.sources) for text in file.notices)
-        self.notices = self._placement.notices + tuple(dict.fromkeys(told))
+        self.notices = (*self._placement.notices, *dict.fromkeys((*pan.notices, *ms.notices)))
         self.files: tuple[Path, ...] = tuple(f for r in self._sources for f in r.files)
         _share_nodata(pan, ms)
         self.nodata, self.needs_mask = _output_validity(pan, ms, can_be_invalid=self.warped)

@@ -25,6 +25,7 @@ from pancrafter_cli.raster.env import opening
 from pancrafter_cli.raster.part import PartFile
 from pancrafter_cli.raster.paths import gdal_name
 from pancrafter_cli.raster.spec import OutputSpec
+from pancrafter_cli.raster.targets import is_there
 
 _EXTENSIONS = tuple(
     f"https://stac-extensions.github.io/{name}/schema.json"
@@ -53,9 +54,9 @@ def check_item(output: Path, grid: Grid | None, *, overwrite: bool) -> None:
     grid: None to look at the file's name only.
     """
     path = item_path(output)
-    if path.exists() and not overwrite:
+    if is_there(path) and not overwrite:
         raise OutputError(f"{path}: exists already", "use --overwrite to replace it, or another name for the output")
-    if path.exists() and not is_own_item(output):
+    if is_there(path) and not is_own_item(output):
         raise OutputError(
             f"{path}: is no STAC item of {output.name}, and --stac would replace it", "give the output another name"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +15,7 @@ from pancrafter_cli.geometry.grid import SAME_PLACE, Grid, corners_apart
 from pancrafter_cli.raster.collar import Collar, find_collar
 from pancrafter_cli.raster.crs import same_crs
 from pancrafter_cli.raster.inputs import Block, RasterFile
+from pancrafter_cli.raster.paths import public_name
 from pancrafter_cli.raster.spec import BandFacts
 
 
@@ -74,6 +77,17 @@ class BandStack:
     def uneven(self) -> bool:
         """Whether masks can tell a pixel valid in one band and invalid in another."""
         return len({file.mask_sources for file in self.sources}) > 1 or any(f.mask_by_band for f in self.sources)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What people should know of the files, and which of them are given more than once."""
+        times = Counter(os.path.realpath(file.path) for file in self.sources)
+        first = {os.path.realpath(file.path): public_name(file.path) for file in reversed(self.sources)}
+        return tuple(text for file in self.sources for text in file.notices) + tuple(
+            f"{first[path]}: is given {count} times as MS, and so are its bands in the product"
+            for path, count in times.items()
+            if count > 1
+        )
 
     def assume_nodata(self, value: float) -> None:
         """Treat `value` (DN) as nodata of every band from now on."""

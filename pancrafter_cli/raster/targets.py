@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pancrafter_cli.errors import OutputError
 from pancrafter_cli.raster.env import GDAL_FAILURES
+from pancrafter_cli.raster.paths import gdal_name
 
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
 
@@ -28,15 +29,32 @@ GEOTIFF = OutputKind("a GeoTIFF", (".tif", ".tiff"))
 
 def check_output(path: Path, inputs: Iterable[Path] = (), overwrite: bool = False, kind: OutputKind = GEOTIFF) -> Path:
     """Find the place to write to, links followed. Raises OutputError when it cannot or should not be."""
+    check_local(path)
     try:
         os.fspath(path).encode()
         return _checked_output(path, inputs, overwrite, kind)
     except UnicodeEncodeError as error:
         raise OutputError(f"{path}: is not a name in UTF-8, as GDAL expects", "give another name") from error
     except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written to: {error.strerror or error}", "choose another name or folder"
-        ) from error
+        raise _refused(path, error) from error
+
+
+def check_local(path: Path) -> None:
+    """Raise OutputError for the name of a file, or folder, that is on no disk of this machine."""
+    if gdal_name(path).startswith("/vsi"):
+        raise OutputError(f"{path}: outputs are local files", "write to a local file, and copy it there")
+
+
+def is_there(path: Path) -> bool:
+    """Whether an output exists. Raises OutputError where the system refuses to tell, as of names that are too long."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written to: {error.strerror or error}", "choose another name or folder")
 
 
 def _checked_output(path: Path, inputs: Iterable[Path], overwrite: bool, kind: OutputKind) -> Path:

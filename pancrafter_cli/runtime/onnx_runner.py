@@ -30,6 +30,8 @@ _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _SILENT = 4  # of the library's severities: its log goes to stderr, and what matters is raised
 # The library's exceptions have no common root of their own.
 _FAILURES = tuple(v for v in vars(_binding).values() if isinstance(v, type) and issubclass(v, Exception))
+# What it says of a file that a newer ONNX has written: what of it is newer, which it is, and the newest that it reads.
+_NEWER = re.compile(r"(IR version|[Oo]pset)\W+(\d+).*(?:max supported IR version:|till opset) (\d+)")
 
 
 class OnnxSession:
@@ -107,15 +109,27 @@ def _open(content: bytes, path: Path, device: str) -> tuple[Any, str]:
     try:
         session = _session(content, [_CPU])
     except _FAILURES as error:
-        raise ModelError(
-            f"{path}: not a readable ONNX model: {_first_line(error)}", "the file is damaged; export it again"
-        ) from error
+        raise _unreadable(path, error) from error
     if device not in ("auto", "cpu"):
         raise DeviceError(
             f"device '{device}' was asked for, but ONNX Runtime's CUDA provider does not run here: {reason}",
             "use --device cpu; or install a driver and `pip install 'onnxruntime-gpu[cuda,cudnn]'`",
         )
     return session, "cpu"
+
+
+def _unreadable(path: Path, error: Exception) -> ModelError:
+    """Why a file cannot be opened: it is newer than the library, or damaged."""
+    reason = _first_line(error)
+    newer = _NEWER.search(reason)
+    if newer:
+        what, found, known = newer.groups()
+        return ModelError(
+            f"{path}: is of ONNX {what.replace('O', 'o')} {found}, "
+            f"and the installed onnxruntime {onnxruntime.__version__} reads up to {known}",
+            "update it with: pip install -U onnxruntime (or onnxruntime-gpu); or export the model again",
+        )
+    return ModelError(f"{path}: not a readable ONNX model: {reason}", "the file is damaged; export it again")
 
 
 def _cuda_session(content: bytes, index: int) -> tuple[Any, str]:
@@ -174,6 +188,7 @@ def _counts(bands: Mapping[str, int | None]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """What the library says, without the code before it."""
+    """What the library says, without the code and the C++ function before it."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    line = re.sub(r"\S+\.(?:cc|h):\d+ [^()]*\([^()]*\) ", "", line)
     return line.split(" : ")[-1].strip() or type(error).__name__

@@ -19,7 +19,7 @@ from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.outputs import Finished, remove_unfinished
 from pancrafter_cli.raster.paths import is_local
 from pancrafter_cli.raster.stac import item_path
-from pancrafter_cli.raster.targets import GEOTIFF
+from pancrafter_cli.raster.targets import GEOTIFF, check_local, is_there
 from pancrafter_cli.tasks.finished import State, find_state, input_files
 from pancrafter_cli.tasks.fusers import NETWORK, Runner, network_runner
 from pancrafter_cli.tasks.manifest import read_manifest
@@ -80,13 +80,14 @@ def plan_batch(manifest: Path, out: Path, options: SharpenOptions, *, confidence
 
     Products go to `out`, under the scene's name; confidence: a layer beside each. Raises UsageError for a manifest that
     is none, products of one name, products over inputs, options that no scene could have, and methods or models that do
-    not exist; RasterError for heights that cannot be read.
+    not exist; OutputError for a folder that cannot be; RasterError for heights that cannot be read.
     """
     check_asked(options)
-    if out.exists() and not out.is_dir():
+    check_local(out)
+    if is_there(out) and not out.is_dir():
         raise UsageError(f"--out {out}: is a file", "name the folder for the products; it is made if need be")
-    digest = _model_sha256(options.model) if options.method == NETWORK else None
-    options = replace(options, model=_anywhere(options.model), dem=_readable(options.dem))
+    model, digest = _located(options.model) if options.method == NETWORK else (options.model, None)
+    options = replace(options, model=model, dem=_readable(options.dem))
     SceneOptions(options.ratio, options.ms_origin, options.nodata, ms_mtf=options.ms_mtf)  # raises what all would
     found = read_manifest(manifest, out)
     jobs = tuple(Job(entry.scene, _options(entry, out, options, confidence), digest) for entry in found.scenes)
@@ -279,24 +280,23 @@ def _key(path: Path) -> str:
 # --- models
 
 
-def _anywhere(model: str | None) -> str | None:
-    """A model's name, or its path made absolute."""
-    if model is None or (len(Path(model).parts) == 1 and not Path(model).is_file()):
-        return model
-    return str(Path(model).absolute())
+def _located(model: str | None) -> tuple[str, str]:
+    """A model as workers in other folders find it, and the hash of its weights. Raises UsageError when there is none.
 
+    A shipped one keeps its name: where a worker's own installation lies is not ours to say.
+    """
+    from pancrafter_cli.zoo import DEFAULT_MODEL, WEIGHTS_FILE, file_sha256, models_dir, resolve
 
-def _model_sha256(model: str | None) -> str:
-    """The hash of a model's weights. Raises UsageError when there is no such model."""
-    from pancrafter_cli.zoo import DEFAULT_MODEL, file_sha256, resolve
-
-    return file_sha256(resolve(model or DEFAULT_MODEL))
+    name = model or DEFAULT_MODEL
+    path = resolve(name)
+    shipped = path == models_dir() / name / WEIGHTS_FILE
+    return name if shipped else str(path.absolute()), file_sha256(path)
 
 
 def _runner_of(job: Job) -> Runner:
     """The model of a job, loaded once for all that name the same weights. Raises ModelError when they are others."""
     options = job.options
-    digest = _model_sha256(options.model)
+    _, digest = _located(options.model)
     if digest != job.model_sha256:
         raise ModelError(
             f"the weights of {options.model or 'the default model'} are {digest[:12]}... here, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,7 +30,7 @@ def run_on_cluster(plan: Plan, scheduler: str, warn: Callable[[str], None]) -> I
     with _connected(distributed, scheduler) as client:
         _check_workers(client, scheduler, warn)
         # Where there was none before, a product that a worker finds finished is that of one that has been lost since.
-        before = {job.options.output for job in plan.jobs if job.options.output.exists()}
+        before = {job.options.output for job in plan.jobs if os.path.exists(job.options.output)}  # noqa: PTH110
         futures = {client.submit(_run_remotely, __version__, job, pure=False): job for job in plan.jobs}
         try:
             for future in distributed.as_completed(list(futures), loop=client.loop):

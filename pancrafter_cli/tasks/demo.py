@@ -18,14 +18,17 @@ from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.metrics.reduced import ergas, sam
 from pancrafter_cli.raster.arrays import read_array
 from pancrafter_cli.raster.spec import BandFacts, OutputSpec
+from pancrafter_cli.raster.targets import OutputKind, check_local
 from pancrafter_cli.raster.writer import SceneWriter, check_output
 
 DEFAULT_SEED = 6
+DEFAULT_SIZE = 1024  # PAN pixels
 RATIO = 4
 PIXEL_METRES = 0.5
 # A place in UTM 31 N, so that the demo has a real CRS to carry.
 _ORIGIN = (450_000.0, 5_411_000.0)
 _CRS = "EPSG:32631"
+_PICTURE = OutputKind("a PNG picture", (".png",))
 _NAMES = ("pan", "ms", "reference")
 _COLOURS = {"red": "red", "green": "green", "blue": "blue"}
 
@@ -38,13 +41,17 @@ class DemoResult:
     scores: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def write_demo(folder: Path, seed: int | None = None, size: int = 1024, *, overwrite: bool = False) -> DemoResult:
-    """Write pan.tif, ms.tif and reference.tif into `folder`; the same seed and size give the same pixels.
+def write_demo(
+    folder: Path, seed: int | None = None, size: int | None = None, *, overwrite: bool = False
+) -> DemoResult:
+    """Write pan.tif, ms.tif and reference.tif into `folder`; the same seed and size (PAN pixels) give the same pixels.
 
     Raises UsageError for a size that cannot be drawn and OutputError when files exist or cannot be written.
     """
+    size = DEFAULT_SIZE if size is None else size
     if size % RATIO or not 256 <= size <= 4096:
         raise UsageError(f"--size {size}: expected a multiple of {RATIO} from 256 to 4096", "use 1024")
+    check_local(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -64,11 +71,12 @@ def write_demo(folder: Path, seed: int | None = None, size: int = 1024, *, overw
     return DemoResult(tuple(written))
 
 
-def draw_before_after(folder: Path, sharpened: Path) -> DemoResult:
+def draw_before_after(folder: Path, sharpened: Path, *, overwrite: bool = False) -> DemoResult:
     """Draw before-after.png beside a result of the demo scene: MS as delivered, PAN, and the result.
 
     Scores MS brought to the PAN grid by pixel repetition and the result against the reference.
-    Raises RasterError when the result is not of this scene, and OutputError when the picture cannot be written.
+    Raises RasterError when the result is not of this scene, and OutputError when the picture is there already or cannot
+    be written.
     """
     reference, ms, pan, sharp = (
         read_array(path) for path in (folder / "reference.tif", folder / "ms.tif", folder / "pan.tif", sharpened)
@@ -78,8 +86,9 @@ def draw_before_after(folder: Path, sharpened: Path) -> DemoResult:
             f"{sharpened}: {sharp.shape} bands, rows, columns; the demo scene in {folder} has {reference.shape}",
             f"sharpen {folder / 'pan.tif'} and {folder / 'ms.tif'} first",
         )
-    coarse = np.kron(ms, np.ones((1, RATIO, RATIO), dtype=np.float32))
     picture = folder / "before-after.png"
+    check_output(picture, (sharpened,), overwrite, _PICTURE)
+    coarse = np.kron(ms, np.ones((1, RATIO, RATIO), dtype=np.float32))
     _draw(picture, coarse, pan, sharp)
     scores = {
         "MS as delivered": (ergas(reference, coarse, RATIO), sam(reference, coarse)),

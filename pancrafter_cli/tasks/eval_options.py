@@ -17,7 +17,7 @@ from pancrafter_cli.geometry.sensors import sensor_mtf
 from pancrafter_cli.metrics.lowpass import Geometry
 from pancrafter_cli.raster.register import DEFAULT_REGISTRATION, Choice, locally
 from pancrafter_cli.raster.scene import SceneOptions
-from pancrafter_cli.tasks.fusers import NETWORK
+from pancrafter_cli.tasks.fusers import NETWORK, check_consistency
 from pancrafter_cli.tasks.score import EXP, check_numbers
 
 FloatArray = NDArray[np.float64]
@@ -171,6 +171,7 @@ def check(options: EvalOptions) -> None:
     for contestant in options.contestants:
         if contestant.method not in (NETWORK, *METHODS):
             raise UsageError(f"unknown method '{contestant.method}'", f"use {NETWORK}, {', '.join(METHODS)}")
+        check_consistency(contestant.consistency)
     if not options.protocols or set(options.protocols) - {REDUCED, FULL}:
         raise UsageError(f"unknown protocol in {', '.join(options.protocols)}", f"use {REDUCED}, {FULL} or both")
     if any(not 0 <= s <= 8 for s in options.shifts):

@@ -15,6 +15,7 @@ from pancrafter_cli.raster.inputs import open_raster
 from pancrafter_cli.raster.outputs import Finished, read_finished
 from pancrafter_cli.raster.sidecar import AUX
 from pancrafter_cli.raster.stac import item_path
+from pancrafter_cli.raster.targets import is_there
 from pancrafter_cli.tasks.provenance import input_file, input_tags, request_tags
 from pancrafter_cli.tasks.sharpen import resolve_product
 from pancrafter_cli.tasks.sharpen_options import SharpenOptions
@@ -39,13 +40,13 @@ class State:
 def find_state(options: SharpenOptions, model_sha256: str | None) -> State:
     """Compare what is there with what `options` and the model's hash would make; reads the inputs for their hashes.
 
-    Raises UsageError or RasterError for inputs that cannot serve.
+    Raises UsageError or RasterError for inputs that cannot serve, OutputError for names that no file can have.
     """
     wanted = [path for path in (options.output, options.confidence) if path is not None]
     item = [item_path(options.output)] if options.stac else []
-    there = [path for path in wanted if path.exists()]
+    there = [path for path in wanted if is_there(path)]
     if not there:
-        orphan = next((path for path in item if path.exists()), None)
+        orphan = next((path for path in item if is_there(path)), None)
         return State("stale", f"{orphan.name} exists without its product") if orphan else State("none")
     asked = resolve_product(options)[0]
     inputs: Contents | None = None
@@ -62,7 +63,7 @@ def find_state(options: SharpenOptions, model_sha256: str | None) -> State:
             reason = _differing_inputs(found.tags, inputs)
         if reason:
             return State("stale", f"{path.name} exists, {reason}", product)
-    complete = all(path.exists() for path in (*wanted, *item))
+    complete = all(is_there(path) for path in (*wanted, *item))
     return State("finished" if complete else "partial", product=product)
 
 

@@ -29,6 +29,7 @@ Runtime = Literal["torch", "onnx"]
 
 NETWORK = "network"  # the method's name when a model does the work
 DEFAULT_CONSISTENCY = 2  # of networks; classical methods are run as published, without
+MOST_CONSISTENCY = 100  # long before, a result no longer changes; each takes its time
 _PROBE = 256  # PAN pixels a side in which precisions are compared
 _RATIO_SLACK = 1.02  # a ratio of 6.01 is 6, written with rounded pixel sizes
 
@@ -164,12 +165,20 @@ def make_fuser(
     consistency: back-projections; by default 2 for networks and none for classical methods.
     Raises UsageError for an unknown method or sensor, GeometryError for a ratio the model was not made for.
     """
-    if consistency is not None and consistency < 0:
-        raise UsageError(f"--consistency {consistency}: expected a number of steps", "0 turns it off")
+    check_consistency(consistency)
     if runner is not None and method == NETWORK:
         return NetworkFuser(scene, runner, DEFAULT_CONSISTENCY if consistency is None else consistency)
     check_method(method)
     return FittedFuser(scene, method, sensor, consistency or 0)
+
+
+def check_consistency(steps: int | None) -> None:
+    """Raise UsageError for a number of back-projections that cannot be or serves nobody."""
+    if steps is not None and not 0 <= steps <= MOST_CONSISTENCY:
+        raise UsageError(
+            f"--consistency {steps}: expected a number of steps from 0 to {MOST_CONSISTENCY}",
+            f"the default after a network is {DEFAULT_CONSISTENCY}; 0 turns it off",
+        )
 
 
 def check_method(method: str) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pancrafter_cli.errors import UsageError
+from pancrafter_cli.errors import OutputError, UsageError
 from pancrafter_cli.raster.align import SceneOptions, parse_nodata
 from pancrafter_cli.raster.folders import is_raster
 from pancrafter_cli.raster.paths import is_local
 from pancrafter_cli.raster.register import parse_registration
+from pancrafter_cli.raster.targets import check_local
 from pancrafter_cli.tasks.pairing import Entry, Found, pair_folder, scene_name
 
 
@@ -71,12 +72,15 @@ def _entry(where: str, header: list[str], row: list[str], base: Path) -> Entry:
         raise UsageError(
             f"{where}: has {len(row)} fields, expected {len(header)}", 'put "..." around fields that hold commas'
         )
+    broken = next((name for name, cell in zip(header, row, strict=True) if "\0" in cell), None)
+    if broken:
+        raise UsageError(f"{where}: {broken} holds a NUL character", "save the file as CSV in UTF-8")
     cells = {name: cell.strip() for name, cell in zip(header, row, strict=True)}
     if not cells["pan"]:
         raise UsageError(f"{where}: pan is empty", "give the PAN file, or the folder of a product")
     pan = _path(cells["pan"], base)
     ms = tuple(_path(part.strip(), base) for part in cells.get("ms", "").split(";") if part.strip())
-    output = Path(cells["output"]) if cells.get("output") else None
+    output = _output(where, cells["output"]) if cells.get("output") else None
     given = {name: _value(where, name, cells[name]) for name in _FIELDS if cells.get(name)}
     if "dem" in given:
         given["dem"] = _path(cells["dem"], base.absolute())
@@ -89,6 +93,16 @@ def _path(text: str, base: Path) -> Path:
     """A path as the manifest means it: relative ones start at the manifest."""
     path = Path(text)
     return base / path if is_local(path) else path
+
+
+def _output(where: str, text: str) -> Path:
+    """Where a product goes. Raises UsageError that names the line."""
+    path = Path(text)
+    try:
+        check_local(path)
+    except OutputError as error:
+        raise UsageError(f"{where}: output: {error.message}", error.hint) from error
+    return path
 
 
 def _value(where: str, name: str, text: str) -> Any:

@@ -1,4 +1,4 @@
-"""Scenes of a folder, paired by the names of files and folders; nothing is opened."""
+"""Scenes of a folder, paired by the names of files and folders; opened are only what may be products of ours."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pancrafter_cli.errors import RasterError
+from pancrafter_cli.raster.finished import is_product
 from pancrafter_cli.raster.folders import (
     DEPTH,
     files_by_name,
@@ -69,10 +70,11 @@ def pair_folder(folder: Path, output: Path) -> Found:
     """The scenes of a folder: those of its subfolders, and pairs such as NAME_pan.tif with NAME_ms.tif beside them.
 
     A subfolder is a scene if it holds rasters; which they are, is seen when it is sharpened, and `pan.tif` with
-    `ms.tif` is clear at once. The folder `output` and hidden ones take no part.
+    `ms.tif` is clear at once. The folder `output` and hidden ones take no part, nor do products of earlier runs.
     """
+    output = output.resolve()
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    inside = [_subfolder(path) for path in entries if path.is_dir() and path.resolve() != output.resolve()]
+    inside = [_subfolder(path, output) for path in entries if path.is_dir() and path.resolve() != output]
     flat = _pairs(path for path in entries if is_raster(path) and not path.is_dir())
     packed = Found(left_out=tuple(Remark(path.name, "an archive: unpack it") for path in entries if unpacking(path)))
     parts = [flat, *inside, packed]
@@ -89,19 +91,24 @@ def scene_name(pan: Path) -> str:
     return name or pan.absolute().parent.name
 
 
-def _subfolder(folder: Path) -> Found:
-    """A subfolder as a scene."""
+def _subfolder(folder: Path, output: Path) -> Found:
+    """A subfolder as a scene; `output`, resolved, may lie within it."""
     try:
         exact = files_by_name(folder)
         if "pan.tif" in exact and "ms.tif" in exact:
             return Found((Entry(folder.name, exact["pan.tif"], (exact["ms.tif"],)),))
         files = files_in(folder)
-        if rasters_of(files):
+        around = folder.resolve() in output.parents
+        rasters = [p for p in rasters_of(files) if not (around and p.resolve().is_relative_to(output))]
+        if not all(map(is_product, rasters)):
             return Found((Entry(folder.name, folder),))
     except (RasterError, OSError) as error:
         return Found(broken=(Remark(folder.name, str(error)),))
+    if around and not rasters:
+        return Found()
     packed = ", but with an archive: unpack it" if any(map(unpacking, files)) else ""
-    return Found(left_out=(Remark(folder.name, f"a folder without rasters within {DEPTH} levels{packed}"),))
+    nothing = f"a folder without rasters within {DEPTH} levels{packed}"
+    return Found(left_out=(Remark(folder.name, "holds nothing but products of pancrafter" if rasters else nothing),))
 
 
 def _pairs(files: Iterable[Path]) -> Found:
@@ -112,6 +119,8 @@ def _pairs(files: Iterable[Path]) -> Found:
         role = _role(path)
         if role is None:
             left_out.append(Remark(path.name, _LEFT_OUT))
+        elif is_product(path):
+            left_out.append(Remark(path.name, "a product of pancrafter"))
         else:
             groups.setdefault(role.key, []).append((role, path))
     scenes: list[Entry] = []

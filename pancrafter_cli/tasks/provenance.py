@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pancrafter_cli.geometry.sensors import sensor_from_metadata
 from pancrafter_cli.geometry.tiling import Tiling
 from pancrafter_cli.raster.env import GDAL_VERSION
+from pancrafter_cli.raster.finished import VERSION_TAG
 from pancrafter_cli.raster.inputs import SENSOR_TAG
 from pancrafter_cli.raster.paths import public_name, stored_file
 from pancrafter_cli.raster.register import Registration
@@ -91,7 +92,7 @@ def _digest(text: str) -> str | None:
 def method_tags(facts: FuserFacts, scene: Scene, tile: int, halo: int) -> dict[str, str]:
     """How the product was made: versions, method, model and the numbers it depends on."""
     tags = {
-        "PANCRAFTER_VERSION": __version__,
+        VERSION_TAG: __version__,
         "PANCRAFTER_METHOD": facts.method,
         "PANCRAFTER_CONSISTENCY": str(facts.consistency),
         "PANCRAFTER_MS_MTF": f"{scene.statistics.ms_mtf:.3f}",
@@ -130,7 +131,8 @@ def request_tags(options: SharpenOptions) -> dict[str, str]:
     asked["consistency"] = by_default if options.consistency is None else options.consistency
     if options.local_registration is None:  # then it depends on what is measured
         asked["local_registration"] = "auto" if options.registration == "auto" else False
-    return {"PANCRAFTER_REQUEST": json.dumps(asked, sort_keys=True)}
+    # NumPy's numbers, which callers may have computed theirs with, are no JSON.
+    return {"PANCRAFTER_REQUEST": json.dumps(asked, sort_keys=True, default=lambda number: number.item())}
 
 
 def command_tags(command: Sequence[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pancrafter_cli.geometry.sensors import sensor_mtf
 from pancrafter_cli.raster.inputs import Nodata
 from pancrafter_cli.raster.register import DEFAULT_REGISTRATION, Choice, Registration
 from pancrafter_cli.raster.statistics import MtfSource
-from pancrafter_cli.tasks.fusers import NETWORK, FuserFacts, Runtime, check_method
+from pancrafter_cli.tasks.fusers import NETWORK, FuserFacts, Runtime, check_consistency, check_method
 from pancrafter_cli.tasks.tiles import DEFAULT_BLEND, DEFAULT_HALO
 from pancrafter_cli.zoo import DEFAULT_MODEL
 
@@ -33,16 +33,55 @@ def _is_pair(value: object) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_number, value))
 
 
-_EXPECTED: tuple[tuple[str, Callable[[object], bool], str], ...] = (
-    ("registration", lambda v: v in ("auto", "off") or _is_pair(v), '"auto", "off" or two numbers (MS pixels)'),
-    ("nodata", lambda v: v in (None, "auto", "declared") or _is_number(v), 'a number (DN), "auto", "declared" or None'),
-    ("ms_origin", lambda v: v is None or _is_pair(v), "two numbers (PAN pixels) or None"),
-    ("tile", lambda v: v is None or _is_whole(v), "a whole number (PAN pixels) or None"),
-    ("blend", _is_whole, "a whole number (PAN pixels)"),
-    ("consistency", lambda v: v is None or _is_whole(v), "a whole number or None"),
-    ("max_memory", lambda v: v is None or _is_number(v), "a number (bytes) or None"),
-    ("ratio", lambda v: v is None or _is_number(v), "a number or None"),
-    ("ms_mtf", lambda v: v is None or _is_number(v), "a number or None"),
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)  # a word such as "no" would be taken for yes
+
+
+def _is_string(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _are_strings(value: object) -> bool:
+    return isinstance(value, tuple | list) and all(map(_is_string, value))
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, Path) and "\0" not in str(value)
+
+
+_May = Callable[[object], bool]
+
+
+def _or_none(may_be: _May) -> _May:
+    return lambda value: value is None or may_be(value)
+
+
+def _word_or(may_be: _May, *words: str) -> _May:
+    return lambda value: value in words if isinstance(value, str) else may_be(value)
+
+
+_EXPECTED: tuple[tuple[tuple[str, ...], _May, str], ...] = (
+    (("pan", "output"), _is_path, "a path, without NUL"),
+    (("confidence", "dem"), _or_none(_is_path), "a path, without NUL, or None"),
+    (("ms",), lambda v: isinstance(v, tuple) and all(map(_is_path, v)), "paths, without NUL"),
+    (("overwrite", "score", "stac", "resume"), _is_flag, "True or False"),
+    (("local_registration",), _or_none(_is_flag), "True, False or None"),
+    (("method", "device", "precision"), _is_string, "a string"),
+    (("model", "runtime", "sensor"), _or_none(_is_string), "a string or None"),
+    (("band_names", "command"), _are_strings, "a tuple of strings"),
+    (("registration",), _word_or(_is_pair, "auto", "off"), '"auto", "off" or two numbers (MS pixels)'),
+    (
+        ("nodata",),
+        _or_none(_word_or(_is_number, "auto", "declared")),
+        'a number (DN), "auto", "declared" or None',
+    ),
+    (("ms_origin",), _or_none(_is_pair), "two numbers (PAN pixels) or None"),
+    (("tile",), _or_none(_is_whole), "a whole number (PAN pixels) or None"),
+    (("halo",), lambda v: _is_string(v) or _is_whole(v), 'a whole number (PAN pixels) or "full"'),
+    (("blend",), _is_whole, "a whole number (PAN pixels)"),
+    (("consistency",), _or_none(_is_whole), "a whole number or None"),
+    (("max_memory",), _or_none(_is_number), "a number (bytes) or None"),
+    (("ratio", "ms_mtf"), _or_none(_is_number), "a number or None"),
 )
 
 
@@ -97,10 +136,11 @@ class SharpenOptions:
 
     def __post_init__(self) -> None:
         """Refuse what the command's flags cannot say, and what would be taken for something else. Raises UsageError."""
-        for name, may_be, expected in _EXPECTED:
-            value = getattr(self, name)
-            if not may_be(value):
-                raise UsageError(f"{name}={value!r}", f"expected {expected}")
+        for names, may_be, expected in _EXPECTED:
+            for name in names:
+                value = getattr(self, name)
+                if not may_be(value):
+                    raise UsageError(f"{name}={value!r}", f"expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -140,8 +180,12 @@ class SharpenResult:
 
 
 def check_asked(options: SharpenOptions) -> None:
-    """Raise UsageError for a method or sensor that does not exist, and for what only networks have beside another."""
+    """Raise UsageError for what no scene could have, and for what only networks have beside another method.
+
+    That is a method or sensor that does not exist, and a number of back-projections that serves nobody.
+    """
     check_method(options.method)
+    check_consistency(options.consistency)
     if options.sensor is not None:
         sensor_mtf(options.sensor)
     if options.method == NETWORK:

@@ -82,7 +82,7 @@ def make_tiling(
     """
     if halo == "full":
         halo = reach
-    if not isinstance(halo, int) or halo < 0:
+    if isinstance(halo, str) or halo < 0:
         raise UsageError(f"--halo {halo}: expected a number of PAN pixels or 'full'", "leave it out")
     if tile < TILE or tile % TILE:
         raise UsageError(
