@@ -21,6 +21,7 @@ from rasterio.windows import Window
 from pancrafter_cli.raster.env import gdal_env, opening
 from pancrafter_cli.raster.spec import OutputSpec
 from pancrafter_cli.raster.tiff import tile_tables
+from pancrafter_cli.raster.vendor import rpc_metadata
 
 TILE = 256
 # With all bands in one tile a strip of rows completes tiles in one go and viewers get three bands at a time.
@@ -121,6 +122,8 @@ def _describe(file: Any, spec: OutputSpec, tags: Mapping[str, str]) -> None:
     for band, own in enumerate((spec.tags, *(facts.tags for facts in bands))):  # band 0 is the file itself
         for domain in dict.fromkeys(name for name, _, _ in own):
             file.update_tags(band, domain or None, **{key: value for name, key, value in own if name == domain})
+    if spec.rpc is not None:
+        file.rpcs = rpc_metadata(spec.rpc)
     if tags:
         file.update_tags(**tags)
 

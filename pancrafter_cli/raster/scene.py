@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pancrafter_cli.errors import GeometryError, RasterError, UsageError
 from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap, grid_map, overlap
+from pancrafter_cli.geometry.rpc import RpcModel
 from pancrafter_cli.raster.align import Placement, SceneOptions, overlap_window, place
 from pancrafter_cli.raster.dem import Dem
 from pancrafter_cli.raster.displacement import Displacement, displacement_reach, moved_pan
@@ -105,7 +106,14 @@ class Scene:
     @property
     def output(self) -> OutputSpec:
         """What the product must carry besides its pixels."""
-        return OutputSpec(self.grid, self.dtype, self._ms.facts, self.nodata, self.needs_mask, self._ms.sources[0].tags)
+        tags = self._ms.sources[0].tags
+        return OutputSpec(self.grid, self.dtype, self._ms.facts, self.nodata, self.needs_mask, tags, self._rpc)
+
+    @property
+    def _rpc(self) -> RpcModel | None:
+        """RPCs of the output grid: those of PAN where it is a part of PAN as it is, and not orthorectified."""
+        as_it_is = self._placement.pan is self._pan
+        return self._pan.rpc.window(*self._pan_origin) if as_it_is and self._pan.rpc is not None else None
 
     @cached_property
     def statistics(self) -> SceneStatistics:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pancrafter_cli.geometry.grid import Grid
+from pancrafter_cli.geometry.rpc import RpcModel
 
 Tags = tuple[tuple[str, str, str], ...]
 
@@ -34,6 +35,7 @@ class OutputSpec:
 
     `nodata` is the value (DN) of invalid pixels, None when there is none; `needs_mask` asks for a mask
     inside the file, because validity cannot be told by a value. tags: what MS says of its acquisition, as of a band.
+    rpc: RPCs of the product's own pixels, None where it has none.
     """
 
     grid: Grid
@@ -42,6 +44,7 @@ class OutputSpec:
     nodata: float | None = None
     needs_mask: bool = False
     tags: Tags = ()
+    rpc: RpcModel | None = None
 
 
 def as_dtype(value: float, dtype: str) -> float | None:
