@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 import rasterio
@@ -36,6 +37,7 @@ _DECIMALS = 9  # of a degree: a tenth of a millimetre
 # Metadata that name the time of acquisition, the surest first: GDAL's for vendors' products, then the TIFF's own.
 _TIMES = (("IMAGERY", "ACQUISITIONDATETIME"), (None, "ACQUISITIONDATETIME"), (None, "TIFFTAG_DATETIME"))
 _TIME = re.compile(r"(\d{4})[-:/](\d\d)[-:/](\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.\d*)?(?:([+-])(\d\d):?(\d\d)?)?")
+_WAVELENGTH = re.compile(r"\s*\([\d.]+ *[a-zµ]*\)$")
 _COMMON_NAMES = {
     "coastal", "blue", "green", "yellow", "red", "rededge", "nir", "nir08", "nir09", "swir16", "swir22", "pan"
 }  # fmt: skip
@@ -72,7 +74,10 @@ def is_own_item(output: Path) -> bool:
     """Whether the file beside a product is the item that was written of it, or of one it has replaced."""
     try:
         item = json.loads(item_path(output).read_bytes())
-        return item["id"] == output.stem and "pancrafter" in item["properties"]["processing:software"]
+        own = _href(output, output)
+        # Items of earlier versions name the file as it is, with blanks and all.
+        described = item["assets"]["data"]["href"] in (own, unquote(own))
+        return described and "pancrafter" in item["properties"]["processing:software"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -252,14 +257,16 @@ def _assets(output: Path, spec: OutputSpec, confidence: Path | None) -> dict[str
 
 
 def _band(number: int, description: str | None) -> dict[str, str]:
-    common = re.sub(r"[\s_-]", "", (description or "").lower())
+    # ENVI headers append the wavelength: "blue (480 Nanometers)".
+    plain = _WAVELENGTH.sub("", (description or "").lower())
+    common = re.sub(r"[\s_-]", "", plain)
     return {"name": description or f"band {number}"} | ({"common_name": common} if common in _COMMON_NAMES else {})
 
 
 def _href(path: Path, output: Path) -> str:
-    """The path of an asset as seen from the item, which lies beside the product."""
-    target, folder = path.resolve(), output.resolve().parent
-    return f"./{target.relative_to(folder).as_posix()}" if target.is_relative_to(folder) else target.as_uri()
+    """The URL of an asset as seen from the item, which lies beside the product."""
+    target, folder = path.resolve(), item_path(output).parent.resolve()
+    return f"./{quote(target.relative_to(folder).as_posix())}" if target.is_relative_to(folder) else target.as_uri()
 
 
 def _rfc3339(when: datetime) -> str:
