@@ -121,21 +121,21 @@ def place(pan: RasterFile, ms: BandStack, options: SceneOptions, dem: Dem | None
 def overlap_window(pan: RasterFile, ms: BandStack, placement: Placement) -> tuple[int, int, int, int]:
     """(row, column, height, width) of the PAN pixels whose centre lies inside the grid of MS, as both are placed.
 
-    Raises GeometryError when PAN is not finer than MS or far finer, and when there are no such pixels.
+    Raises GeometryError when PAN is not finer than MS both ways or far finer, and when there are no such pixels.
     """
     pan_grid, grid = placement.pan_grid, placement.grid
     relation = grid_map(pan_grid, grid)
-    if relation.ratio < MIN_RATIO:
+    steps = [1 / abs(axis.scale) for axis in (relation.rows, relation.cols)]
+    if max(steps) > MAX_RATIO:
+        raise GeometryError(
+            f"an MS pixel is {max(steps):.5g} times as long as a PAN pixel; expected at most {MAX_RATIO:g}",
+            "check the geotransforms of both files (gdalinfo shows them)",
+        )
+    if min(steps) < MIN_RATIO:
         raise GeometryError(
             f"PAN is not finer than MS: the pixel of {pan.path} is {_size(pan_grid)}, "
             f"that of {ms.path} is {_size(grid)}",
             "PAN comes first; the files may be swapped",
-        )
-    widest = max(1 / abs(axis.scale) for axis in (relation.rows, relation.cols))
-    if widest > MAX_RATIO:
-        raise GeometryError(
-            f"an MS pixel is {widest:.5g} times as long as a PAN pixel; expected at most {MAX_RATIO:g}",
-            "check the geotransforms of both files (gdalinfo shows them)",
         )
     (top, bottom), (left, right) = overlap(relation.rows), overlap(relation.cols)
     if bottom <= top or right <= left:

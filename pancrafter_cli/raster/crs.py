@@ -35,6 +35,14 @@ def crs_name(wkt: str | None) -> str | None:
     return f"EPSG:{code} ({crs.name})" if code else str(crs.name)
 
 
+def _is_local(wkt: str) -> bool:
+    """Whether a CRS is that of a site or a machine, whose place on Earth it does not tell."""
+    try:
+        return CRS.from_wkt(wkt).is_engineering
+    except CRSError:
+        return False
+
+
 def point_map(source: str | None, target: str | None) -> PointMap:
     """Make a function that takes coordinates (x, y) of one CRS (WKT) to another, non-finite where it cannot.
 
@@ -45,9 +53,12 @@ def point_map(source: str | None, target: str | None) -> PointMap:
     try:
         transformer = Transformer.from_crs(CRS.from_wkt(source), CRS.from_wkt(target), always_xy=True)
     except (CRSError, ProjError) as error:
+        local = [wkt for wkt in (source, target) if _is_local(wkt)]
         raise GeometryError(
             f"no transformation is known between the CRS of PAN and MS: {error}",
-            "bring MS to the CRS of PAN first, for example with gdalwarp -t_srs",
+            f"{crs_name(local[0])} lies nowhere on Earth: assign the CRS with gdal_edit.py -a_srs EPSG:... FILE"
+            if local
+            else "bring MS to the CRS of PAN first, for example with gdalwarp -t_srs",
         ) from error
 
     def transform(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from pancrafter_cli.geometry.rpc import RpcModel
 Tags = tuple[tuple[str, str, str], ...]
 
 DTYPES = ("uint8", "uint16", "int16", "float32", "float64")
+
+_SHOWN = ("red", "green", "blue")
+_UNTOLD = {"gray", "undefined"}  # what GDAL says of the first band and of others that nothing is known of
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,15 @@ class OutputSpec:
     needs_mask: bool = False
     tags: Tags = ()
     rpc: RpcModel | None = None
+
+
+def with_colours(bands: tuple[BandFacts, ...]) -> tuple[BandFacts, ...]:
+    """The bands with red, green and blue shown as what they are named, where the file says nothing of its colours."""
+    names = [(band.description or "").strip().lower() for band in bands]
+    if any(names.count(colour) != 1 for colour in _SHOWN) or {band.colorinterp for band in bands} - _UNTOLD:
+        return bands
+    colours = [name if name in _SHOWN else "undefined" for name in names]
+    return tuple(replace(band, colorinterp=colour) for band, colour in zip(bands, colours, strict=True))
 
 
 def as_dtype(value: float, dtype: str) -> float | None:
