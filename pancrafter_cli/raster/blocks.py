@@ -7,6 +7,7 @@ disk is full, is appended by SceneWriter in a known order; so a file can also be
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -18,10 +19,14 @@ from rasterio.enums import ColorInterp, Compression
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from pancrafter_cli.errors import GeometryError
+from pancrafter_cli.geometry.grid import SAME_PLACE, Grid
+from pancrafter_cli.raster.crs import crs_name, is_local_crs, projection_name, same_crs
 from pancrafter_cli.raster.env import gdal_env, opening
 from pancrafter_cli.raster.spec import OutputSpec
 from pancrafter_cli.raster.tiff import tile_tables
 from pancrafter_cli.raster.vendor import rpc_metadata
+from pancrafter_cli.raster.warp import largest_move
 
 TILE = 256
 # With all bands in one tile a strip of rows completes tiles in one go and viewers get three bands at a time.
@@ -29,10 +34,27 @@ TILE = 256
 _MOST_BANDS_PER_TILE = 16
 
 
+def check_crs(grid: Grid) -> None:
+    """Raise GeometryError when a GeoTIFF cannot hold the CRS of a grid.
+
+    GDAL would put it into a file beside, which gets lost where a product is renamed or copied.
+    """
+    if grid.crs_wkt is None or _means(grid, _crs_read_back(grid)):
+        return
+    raise GeometryError(
+        f"a GeoTIFF cannot hold the CRS of PAN: {crs_name(grid.crs_wkt)} ({projection_name(grid.crs_wkt)})",
+        "bring PAN to another one first: gdalwarp -t_srs EPSG:... -r cubic PAN OUT; MS is then warped onto it",
+    )
+
+
 def file_head(spec: OutputSpec, tags: Mapping[str, str]) -> bytes:
-    """The product's file without its pixels: all that is known of it, and room for where its tiles lie."""
+    """The product's file without its pixels: all that is known of it, and room for where its tiles lie.
+
+    Raises GeometryError as `check_crs` does.
+    """
+    check_crs(spec.grid)
     with rasterio.MemoryFile() as memory:
-        with opening(), memory.open(**_creation(spec, spec.grid.height, spec.grid.width), **_place(spec)) as file:
+        with opening(), memory.open(**_creation(spec, spec.grid.height, spec.grid.width), **_place(spec.grid)) as file:
             _describe(file, spec, tags)
             if spec.needs_mask:  # a directory of its own; an empty corner is not stored
                 file.write_mask(np.zeros((1, 1), dtype=bool), window=Window(0, 0, 1, 1))
@@ -83,11 +105,30 @@ def _creation(spec: OutputSpec, height: int, width: int) -> dict[str, Any]:
     }
 
 
-def _place(spec: OutputSpec) -> dict[str, Any]:
-    return {
-        "crs": CRS.from_wkt(spec.grid.crs_wkt) if spec.grid.crs_wkt else None,
-        "transform": spec.grid.transform,
-    }
+def _place(grid: Grid) -> dict[str, Any]:
+    return {"crs": CRS.from_wkt(grid.crs_wkt) if grid.crs_wkt else None, "transform": grid.transform}
+
+
+def _crs_read_back(grid: Grid) -> str | None:
+    """The CRS (WKT) of a GeoTIFF with that of the grid, and no file beside it."""
+    with rasterio.MemoryFile() as memory:
+        with opening(), memory.open(driver="GTiff", width=1, height=1, count=1, dtype="uint8", **_place(grid)):
+            pass
+        alone = bytes(memory.getbuffer())
+    with rasterio.MemoryFile(alone) as memory, opening(), memory.open() as file:
+        return file.crs.to_wkt() if file.crs else None
+
+
+def _means(grid: Grid, found: str | None) -> bool:
+    """Whether a CRS (WKT) puts the grid where its own does; the wordings may differ."""
+    if found is None or grid.crs_wkt is None:
+        return found == grid.crs_wkt
+    if same_crs(found, grid.crs_wkt) or (is_local_crs(found) and is_local_crs(grid.crs_wkt)):
+        return True
+    try:
+        return largest_move(grid, replace(grid, crs_wkt=found)) < SAME_PLACE
+    except GeometryError:
+        return False
 
 
 @cache

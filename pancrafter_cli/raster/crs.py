@@ -35,7 +35,13 @@ def crs_name(wkt: str | None) -> str | None:
     return f"EPSG:{code} ({crs.name})" if code else str(crs.name)
 
 
-def _is_local(wkt: str) -> bool:
+def projection_name(wkt: str) -> str:
+    """What a CRS calls its projection; empty where it has none."""
+    operation = CRS.from_wkt(wkt).coordinate_operation
+    return "" if operation is None else str(operation.method_name)
+
+
+def is_local_crs(wkt: str) -> bool:
     """Whether a CRS is that of a site or a machine, whose place on Earth it does not tell."""
     try:
         return CRS.from_wkt(wkt).is_engineering
@@ -53,7 +59,7 @@ def point_map(source: str | None, target: str | None) -> PointMap:
     try:
         transformer = Transformer.from_crs(CRS.from_wkt(source), CRS.from_wkt(target), always_xy=True)
     except (CRSError, ProjError) as error:
-        local = [wkt for wkt in (source, target) if _is_local(wkt)]
+        local = [wkt for wkt in (source, target) if is_local_crs(wkt)]
         raise GeometryError(
             f"no transformation is known between the CRS of PAN and MS: {error}",
             f"{crs_name(local[0])} lies nowhere on Earth: assign the CRS with gdal_edit.py -a_srs EPSG:... FILE"
