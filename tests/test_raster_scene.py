@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyproj import CRS, Transformer
+from pyproj.transformer import TransformerGroup
 
 from pancrafter_cli.errors import GeometryError, RasterError, UsageError
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights
@@ -482,6 +484,41 @@ def test_one_side_without_crs_is_refused_by_name(tmp_path, lacking):
     with pytest.raises(GeometryError, match=rf"{lacking}\.tif has no CRS") as caught:
         open_scene(pair.pan, [pair.ms])
     assert "gdal_edit.py -a_srs" in caught.value.hint
+
+
+def degrees(step, size, lon, lat):
+    """Transform of `size` (height, width) pixels of `step` metres or so around a place."""
+    pixel = step / 111_000
+    return Affine(pixel, 0, lon - pixel * size[1] / 2, 0, -pixel, lat + pixel * size[0] / 2)
+
+
+@pytest.mark.filterwarnings("ignore:Best transformation")
+@pytest.mark.parametrize(
+    ("pan", "ms", "lon", "lat", "step", "told"),
+    [
+        ("EPSG:4269", "EPSG:4267", -80, 40, 0.5, r"14 m only, 7\.0 MS pixels; PROJ lacks us_noaa_\w+\.tif, with"),
+        ("EPSG:4269", "EPSG:4267", -80, 40, 5, None),  # MS pixels of 20 m
+        ("EPSG:4326", "EPSG:4258", 4, 51, 0.5, None),  # taken for the same in Europe
+        ("EPSG:4326", "EPSG:4258", 4, 51, 0.1, None),
+        ("EPSG:4326", "EPSG:9057", 4, 51, 0.1, None),  # a realisation of WGS 84
+        ("EPSG:4979", "EPSG:4326", 4, 51, 0.1, None),
+    ],
+)
+def test_datums_that_are_related_roughly_are_told(tmp_path, pan, ms, lon, lat, step, told):
+    if told and TransformerGroup(ms, pan).best_available:
+        pytest.skip("PROJ has its grids here")
+    sizes = (64, 80), (60, 70)
+    places = degrees(step, sizes[0], lon, lat), degrees(4 * step, sizes[1], lon, lat)
+    pan_file, ms_file = (
+        write_tif(tmp_path / f"{name}.tif", smooth_image(1, *size).astype("uint16"), FileFacts(place, crs))
+        for name, size, place, crs in zip(("p", "m"), sizes, places, (pan, ms), strict=True)
+    )
+    with open_scene(pan_file, [ms_file]) as scene:
+        if told is None:
+            assert scene.notices == ()
+        else:
+            assert len(scene.notices) == 1
+            assert re.fullmatch(rf"PAN is in {pan} \(.*\), MS in {ms} \(.*\): .* {told}.*", scene.notices[0])
 
 
 @pytest.mark.parametrize("local", ["pan", "ms"])
