@@ -421,6 +421,24 @@ def test_a_footprint_around_a_pole_holds_it(epsg: int, pole: float, off: int) ->
     assert all(abs(y) < 90 for _, y in beside["coordinates"][0])
 
 
+@pytest.mark.parametrize("epsg", [3413, 3031])
+@pytest.mark.parametrize("corner", [(-1, 0), (0, 0), (-1, 1), (0, 1)])
+@pytest.mark.parametrize("beside", [0.0, 1e-9, -1e-9])
+def test_a_pole_on_the_outline_is_not_inside(epsg: int, corner: tuple[int, int], beside: float) -> None:
+    """Tiles of polar mosaics meet there."""
+    wkt = CRS.from_epsg(epsg).to_wkt()
+    to_degrees = Transformer.from_crs(wkt, "EPSG:4326", always_xy=True)
+    x, y = 20_000 * corner[0] + beside, 20_000 * corner[1]
+    for top, share in ((y, 90), (10_037, 180)):  # at a corner; on an edge, between two of its points
+        geometry, (west, south, east, north) = footprint(Grid(Affine(10, 0, x, 0, -10, top), 2000, 2000, wkt))
+        rings = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+        assert (east - west) % 360 == pytest.approx(share, abs=0.01)
+        assert -90 <= south < north <= 90
+        middle = to_degrees.transform(x + 10_000, top - 10_000)
+        assert (middle[0] - west) % 360 < (east - west) % 360
+        assert all(area(ring) > 0 for (ring,) in rings)
+
+
 def test_a_utm_scene_across_the_antimeridian_is_cut_in_two() -> None:
     wkt = CRS.from_epsg(32601).to_wkt()
     x, y = Transformer.from_crs("EPSG:4326", wkt, always_xy=True).transform(-180.0, 65.0)

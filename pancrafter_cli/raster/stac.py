@@ -33,6 +33,7 @@ _EXTENSIONS = tuple(
 )
 _GEOTIFF = "image/tiff; application=geotiff"
 _EDGE_POINTS = 16  # a straight edge of the grid is a curve in longitude and latitude
+_HALF_TURN = 179.999  # degrees of longitude in one step of an outline: it goes through a pole, but for millimetres
 _DECIMALS = 9  # of a degree: a tenth of a millimetre
 # Metadata that name the time of acquisition, the surest first: GDAL's for vendors' products, then the TIFF's own.
 _TIMES = (("IMAGERY", "ACQUISITIONDATETIME"), (None, "ACQUISITIONDATETIME"), (None, "TIFFTAG_DATETIME"))
@@ -190,10 +191,11 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
         raise unknown from error
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         raise unknown
-    turned = np.unwrap([*lon, lon[0]], period=360)
-    if abs(turned[-1] - turned[0]) > 180:
+    lon, lat = _past_poles(lon, lat)
+    turns = _turns(lon)
+    if abs(turns.sum()) > 180:
         return _around_pole(lon, lat)
-    lon = turned[:-1]
+    lon = lon[0] + np.cumsum([0.0, *turns[:-1]])
     lon -= 360 * math.floor((lon.mean() + 180) / 360)
     lon, lat = lon.round(_DECIMALS), lat.round(_DECIMALS)
     ring = [[float(a), float(b)] for a, b in zip(lon, lat, strict=True)]
@@ -209,6 +211,26 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
     # RFC 7946: a box across the antimeridian has its west east of its east.
     box = [west if west >= -180 else west + 360, south, east if east <= 180 else east - 360, north]
     return {"type": "MultiPolygon", "coordinates": [[_closed(part)] for part in shifted]}, box
+
+
+def _past_poles(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """An outline with each point at a pole, of no longitude, made two: where it comes from and where it goes on."""
+    pole = np.abs(lat) > 90 - 10.0**-_DECIMALS
+    alone = pole & ~np.roll(pole, 1) & ~np.roll(pole, -1)  # the edge of a grid in degrees may run along it
+    coming, going = np.where(alone, np.roll(lon, 1), lon), np.roll(lon, -1)[alone]
+    after = np.flatnonzero(alone) + 1
+    return np.insert(coming, after, going), np.insert(lat, after, lat[alone])
+
+
+def _turns(lon: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Degrees from each point of an outline to the next, the shorter way; together 360 where a pole lies inside."""
+    turns = np.diff([*lon, lon[0]])
+    turns -= 360 * np.round(turns / 360)
+    half = int(np.abs(turns).argmax())
+    # Where a pole lies on the outline both ways are as short, and it is not inside.
+    if abs(turns.sum()) > 180 and abs(turns[half]) > _HALF_TURN:
+        turns[half] -= math.copysign(360, turns[half])
+    return turns
 
 
 def _around_pole(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> tuple[dict[str, Any], list[float]]:
