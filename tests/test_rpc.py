@@ -11,6 +11,7 @@ import pytest
 import rasterio
 from affine import Affine
 from pyproj import CRS
+from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
 from rasterio.rpc import RPC
 from rasterio.transform import RPCTransformer
@@ -253,6 +254,23 @@ def test_a_part_of_pan_as_it_is_keeps_its_rpcs(tmp_path, flat_scene, transform):
     assert sorted(path.name for path in tmp_path.glob("*.tif*")) == [
         *("confidence.tif", "ms.tif", "out.tif", "pan.tif", "part.tif"),
     ]
+
+
+def test_a_part_of_pan_as_it_is_keeps_its_ground_control_points(tmp_path):
+    place = FileFacts(None)
+    pan = write_tif(tmp_path / "pan.tif", smooth_image(1, 64, 80).astype("uint16"), place)
+    ms = write_tif(tmp_path / "ms.tif", smooth_image(2, 14, 17).astype("uint16"), place)
+    points = [(0.0, 0.0, 11.0, 48.1, 500.0), (0.5, 80.0, 11.01, 48.1, 510.0), (64.0, 40.0, 11.005, 48.09, 0.0)]
+    with rasterio.open(pan, "r+") as file:
+        file.gcps = [GroundControlPoint(*point) for point in points], rasterio.crs.CRS.from_epsg(4326)
+    sharpen(pan, ms, tmp_path / "out.tif", method="exp", registration="off", ratio=4.0, ms_origin=(12, 8))
+    with rasterio.open(tmp_path / "out.tif") as file:
+        kept, crs = file.gcps
+        assert [(p.row + 8, p.col + 12, p.x, p.y, p.z) for p in kept] == points
+        assert crs.to_epsg() == 4326
+        assert file.shape == (56, 68)
+        assert file.transform == Affine.identity()
+    assert not list(tmp_path.glob("*.xml"))
 
 
 def test_an_orthorectified_product_has_no_rpcs(tmp_path, flat_scene):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Compression
 from rasterio.errors import RasterioError
@@ -165,6 +166,9 @@ def _describe(file: Any, spec: OutputSpec, tags: Mapping[str, str]) -> None:
             file.update_tags(band, domain or None, **{key: value for name, key, value in own if name == domain})
     if spec.rpc is not None:
         file.rpcs = rpc_metadata(spec.rpc)
+    if spec.gcps is not None:
+        points = [GroundControlPoint(*point) for point in spec.gcps.points]
+        file.gcps = points, CRS.from_wkt(spec.gcps.crs_wkt) if spec.gcps.crs_wkt else None
     if tags:
         file.update_tags(**tags)
 

@@ -27,6 +27,7 @@ from pancrafter_cli.raster.paths import gdal_name, is_local
 from pancrafter_cli.raster.spec import DTYPES, BandFacts, Tags, as_dtype
 from pancrafter_cli.raster.vendor import (
     band_names,
+    control_points,
     greatest_dn,
     lost_corner,
     orthorectify_command,
@@ -80,9 +81,10 @@ class RasterFile:
     `nodata` holds one value (DN) or None per spectral band, `masked` tells whether a mask, an alpha band, a collar
     or `quality`, the open QA_PIXEL raster of the same grid, limits what is valid, `mask_by_band` whether bands have
     masks of their own. `tags` is what it says of its acquisition. `peak` is the greatest DN that its
-    metadata allow, None when they do not tell. `rpc` are its RPCs, if it has
-    any; `notices` is for people; `orthorectify` is the command for a file that RPCs or ground control points place and
-    no transform, else None; `expand` that for a file that holds entries of a colour table.
+    metadata allow, None when they do not tell. `rpc` are its RPCs, if it has any, and `gcps` its ground control
+    points, if it has any and no transform; `notices` is for people; `orthorectify` is the command for a file that RPCs
+    or ground control points place and no transform, else None; `expand` that for a file that holds entries of a
+    colour table.
     """
 
     def __init__(self, path: Path, dataset: Any, quality: Any = None) -> None:
@@ -92,6 +94,7 @@ class RasterFile:
         self._collar: Collar | None = None
         self.peak = greatest_dn(dataset)
         self.rpc = rpc_model(dataset)
+        self.gcps = control_points(dataset)
         self.orthorectify = orthorectify_command(path, dataset, self.rpc)
         self.alpha = _true_alpha(path, dataset)
         self.indexes = [b for b in dataset.indexes if b != self.alpha]

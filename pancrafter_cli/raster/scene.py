@@ -6,7 +6,7 @@ import copy
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from pancrafter_cli.errors import GeometryError, RasterError, UsageError
 from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap, grid_map, overlap
-from pancrafter_cli.geometry.rpc import RpcModel
 from pancrafter_cli.raster.align import Placement, SceneOptions, overlap_window, place
 from pancrafter_cli.raster.dem import Dem
 from pancrafter_cli.raster.displacement import Displacement, displacement_reach, moved_pan
@@ -106,15 +105,12 @@ class Scene:
     @property
     def output(self) -> OutputSpec:
         """What the product must carry besides its pixels."""
-        tags = self._ms.sources[0].tags
         facts = with_colours(self._ms.facts)
-        return OutputSpec(self.grid, self.dtype, facts, self.nodata, self.needs_mask, tags, self._rpc)
-
-    @property
-    def _rpc(self) -> RpcModel | None:
-        """RPCs of the output grid: those of PAN where it is a part of PAN as it is, and not orthorectified."""
-        as_it_is = self._placement.pan is self._pan
-        return self._pan.rpc.window(*self._pan_origin) if as_it_is and self._pan.rpc is not None else None
+        spec = OutputSpec(self.grid, self.dtype, facts, self.nodata, self.needs_mask, self._ms.sources[0].tags)
+        if self._placement.pan is not self._pan:
+            return spec  # orthorectified: no pixel is one of PAN any more
+        rpc, gcps, origin = self._pan.rpc, self._pan.gcps, self._pan_origin
+        return replace(spec, rpc=rpc and rpc.window(*origin), gcps=gcps and gcps.window(*origin))
 
     @cached_property
     def statistics(self) -> SceneStatistics:

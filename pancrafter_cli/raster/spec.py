@@ -33,12 +33,24 @@ class BandFacts:
 
 
 @dataclass(frozen=True)
+class ControlPoints:
+    """Ground control points as (row, column, x, y, z), in pixels from the outer edges and units of their CRS (WKT)."""
+
+    points: tuple[tuple[float, float, float, float, float], ...]
+    crs_wkt: str | None
+
+    def window(self, row: int, col: int) -> ControlPoints:
+        """Those of the part of the image that starts at this pixel; some may lie outside."""
+        return replace(self, points=tuple((r - row, c - col, x, y, z) for r, c, x, y, z in self.points))
+
+
+@dataclass(frozen=True)
 class OutputSpec:
     """Grid, number format and band facts of the product.
 
     `nodata` is the value (DN) of invalid pixels, None when there is none; `needs_mask` asks for a mask
     inside the file, because validity cannot be told by a value. tags: what MS says of its acquisition, as of a band.
-    rpc: RPCs of the product's own pixels, None where it has none.
+    rpc, gcps: RPCs and ground control points of the product's own pixels, None where it has none.
     """
 
     grid: Grid
@@ -48,6 +60,7 @@ class OutputSpec:
     needs_mask: bool = False
     tags: Tags = ()
     rpc: RpcModel | None = None
+    gcps: ControlPoints | None = None
 
 
 def with_colours(bands: tuple[BandFacts, ...]) -> tuple[BandFacts, ...]:

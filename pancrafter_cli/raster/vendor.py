@@ -12,6 +12,7 @@ from affine import Affine
 from rasterio.rpc import RPC
 
 from pancrafter_cli.geometry.rpc import COEFFICIENTS, Normalised, RpcModel
+from pancrafter_cli.raster.spec import ControlPoints
 
 _IMD_BANDS = {
     "C": "coastal",
@@ -116,6 +117,16 @@ def rpc_metadata(model: RpcModel) -> RPC:
         err_bias=model.bias_error,
         err_rand=model.random_error,
     )
+
+
+def control_points(dataset: Any) -> ControlPoints | None:
+    """The ground control points of a file that has no transform: a GeoTIFF has one of both."""
+    if not Affine(*tuple(dataset.transform)[:6]).almost_equals(Affine.identity()):
+        return None
+    points, crs = dataset.gcps
+    if not points:
+        return None
+    return ControlPoints(tuple((p.row, p.col, p.x, p.y, p.z or 0.0) for p in points), crs.to_wkt() if crs else None)
 
 
 def orthorectify_command(path: Path, dataset: Any, rpc: RpcModel | None) -> str | None:
