@@ -315,6 +315,58 @@ def test_an_item_goes_with_the_product_it_describes(tmp_path: Path, pair: tuple[
     assert (tmp_path / "o.json").read_text() == "precious"
 
 
+def test_the_item_of_another_product_of_that_name_is_left_alone(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    sharpen(*pair, tmp_path / "c.tiff", method="exp", stac=True)
+    item = (tmp_path / "c.json").read_bytes()
+    sharpen(*pair, tmp_path / "c.tif", method="exp")
+    assert (tmp_path / "c.json").read_bytes() == item
+    with pytest.raises(OutputError, match=r"c\.json: is no STAC item of c\.tif"):
+        sharpen(*pair, tmp_path / "c.tif", method="brovey", stac=True, overwrite=True)
+    assert (tmp_path / "c.json").read_bytes() == item
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+def test_assets_are_named_by_urls(tmp_path: Path, pair: tuple[Path, Path], encoded: bool) -> None:
+    name = "scene #1 50%25 ö"
+    sharpen(*pair, tmp_path / f"{name}.tif", method="exp", stac=True)
+    path = tmp_path / f"{name}.json"
+    item = json.loads(path.read_text())
+    assert item["id"] == name
+    assert item["assets"]["data"]["href"] == "./scene%20%231%2050%2525%20%C3%B6.tif"
+    if not encoded:  # as earlier versions wrote it
+        item["assets"]["data"]["href"] = f"./{name}.tif"
+        path.write_text(json.dumps(item))
+    sharpen(*pair, tmp_path / f"{name}.tif", method="exp", overwrite=True)
+    assert not path.exists()
+
+
+def test_the_item_beside_a_link_finds_the_product(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "o.tif").symlink_to(tmp_path / "disk" / "real.tif")
+    sharpen(*pair, tmp_path / "o.tif", method="exp", stac=True)
+    href = json.loads((tmp_path / "o.json").read_text())["assets"]["data"]["href"]
+    assert href == "./disk/real.tif"
+
+
+@pytest.mark.parametrize(
+    ("description", "common"),
+    [
+        ("blue (480 Nanometers)", "blue"),
+        ("Red Edge (0.705 Micrometers)", "rededge"),
+        ("green (560.000000)", "green"),
+        ("nir (of mine)", None),
+    ],
+)
+def test_names_with_wavelengths_are_still_names(
+    tmp_path: Path, pair: tuple[Path, Path], description: str, common: str | None
+) -> None:
+    with rasterio.open(pair[1], "r+") as file:
+        file.descriptions = (description, "", "")
+    sharpen(*pair, tmp_path / "o.tif", method="exp", stac=True)
+    band = json.loads((tmp_path / "o.json").read_text())["assets"]["data"]["eo:bands"][0]
+    assert (band["name"], band.get("common_name")) == (description, common)
+
+
 def test_a_local_crs_lies_nowhere_on_earth() -> None:
     site = Grid(Affine.scale(2.0), 10, 10, 'LOCAL_CS["site",UNIT["metre",1]]')
     with pytest.raises(GeometryError, match="longitude and latitude"):
@@ -367,6 +419,24 @@ def test_a_footprint_around_a_pole_holds_it(epsg: int, pole: float, off: int) ->
     assert abs(pole) - min(abs(y) for _, y in ring) == pytest.approx(farthest, rel=0.06)
     beside, _ = footprint(Grid(Affine(10, 0, 30_000, 0, -10, 10_000), 2000, 2000, wkt))
     assert all(abs(y) < 90 for _, y in beside["coordinates"][0])
+
+
+@pytest.mark.parametrize("epsg", [3413, 3031])
+@pytest.mark.parametrize("corner", [(-1, 0), (0, 0), (-1, 1), (0, 1)])
+@pytest.mark.parametrize("beside", [0.0, 1e-9, -1e-9])
+def test_a_pole_on_the_outline_is_not_inside(epsg: int, corner: tuple[int, int], beside: float) -> None:
+    """Tiles of polar mosaics meet there."""
+    wkt = CRS.from_epsg(epsg).to_wkt()
+    to_degrees = Transformer.from_crs(wkt, "EPSG:4326", always_xy=True)
+    x, y = 20_000 * corner[0] + beside, 20_000 * corner[1]
+    for top, share in ((y, 90), (10_037, 180)):  # at a corner; on an edge, between two of its points
+        geometry, (west, south, east, north) = footprint(Grid(Affine(10, 0, x, 0, -10, top), 2000, 2000, wkt))
+        rings = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+        assert (east - west) % 360 == pytest.approx(share, abs=0.01)
+        assert -90 <= south < north <= 90
+        middle = to_degrees.transform(x + 10_000, top - 10_000)
+        assert (middle[0] - west) % 360 < (east - west) % 360
+        assert all(area(ring) > 0 for (ring,) in rings)
 
 
 def test_a_utm_scene_across_the_antimeridian_is_cut_in_two() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyproj import CRS, Transformer
+from pyproj.transformer import TransformerGroup
 
 from pancrafter_cli.errors import GeometryError, RasterError, UsageError
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights
@@ -238,6 +240,61 @@ def test_alpha_among_floats_is_opaque_as_integers_are(tmp_path, opaque, bands):
         assert np.array_equal(scene.valid(0, 0, 32, 40)[0], grown(dotted((8, 10), (2, 2)))) == (bands == 3)
 
 
+@pytest.mark.parametrize(("dtype", "opaque"), [("uint16", 255), ("uint16", 1), ("uint16", 65535), ("int16", 255)])
+def test_alpha_of_other_number_formats_is_opaque_too(tmp_path, dtype, opaque):
+    image = smooth_image(4, 8, 10).astype(dtype)
+    image[3] = opaque
+    image[3, 2, 2] = 0
+    facts = ms_facts(colours=["red", "green", "blue", "alpha"], options={"alpha": "YES"})
+    ms = write_tif(tmp_path / "m.tif", image, facts)
+    pan = write_tif(tmp_path / "p.tif", smooth_image(1, 32, 40).astype("uint16"))
+    with open_scene(pan, [ms]) as scene:
+        assert scene.bands == 3
+        assert np.array_equal(scene.valid(0, 0, 32, 40)[0], grown(dotted((8, 10), (2, 2))))
+
+
+def test_an_alpha_of_some_other_value_is_told(tmp_path):
+    image = smooth_image(4, 8, 10).astype("uint16")
+    image[3] = 200
+    image[3, 2, 2] = 0
+    facts = ms_facts(colours=["red", "green", "blue", "alpha"], options={"alpha": "YES"})
+    ms = write_tif(tmp_path / "m.tif", image, facts)
+    pan = write_tif(tmp_path / "p.tif", smooth_image(1, 32, 40).astype("uint16"))
+    with open_scene(pan, [ms]) as scene:
+        assert scene.bands == 4
+        assert "more than 0 and one value of full opacity (1, 255, 32767, 65535)" in scene.notices[0]
+
+
+def coloured(path, table):
+    """A band of 8-bit numbers with a colour table."""
+    size = (32, 40) if path.name.startswith("p") else (8, 10)
+    facts = FileFacts() if path.name.startswith("p") else ms_facts()
+    write_tif(path, (smooth_image(1, *size) / 4).astype("uint8"), facts)
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, table)
+    return path
+
+
+RAINBOW = {k: (k, 255 - k, k // 2, 255) for k in range(256)}
+INVERSE = {k: (255 - k, 255 - k, 255 - k, 255) for k in range(256)}
+
+
+@pytest.mark.parametrize(("table", "kind"), [(RAINBOW, "rgb"), (INVERSE, "gray")])
+def test_entries_of_a_colour_table_are_no_dn(tmp_path, table, kind):
+    plain = write_pair(tmp_path, dtype="uint8")
+    pan, ms = coloured(tmp_path / "p.tif", table), coloured(tmp_path / "m.tif", table)
+    for pair, named in (((pan, plain.ms), "p"), ((plain.pan, ms), "m")):
+        with pytest.raises(RasterError, match=rf"{named}\.tif: its pixels are entries of a colour table") as caught:
+            open_scene(pair[0], [pair[1]])
+        assert f"gdal_translate -expand {kind}" in caught.value.hint
+
+
+def test_a_grey_ramp_shows_dn_as_they_are(tmp_path):
+    ramp = {k: (k, k, k, 255) for k in range(256)}
+    with open_scene(coloured(tmp_path / "p.tif", ramp), [coloured(tmp_path / "m.tif", ramp)]) as scene:
+        assert scene.bands == 1
+
+
 def test_masks_that_differ_from_band_to_band_become_a_value(tmp_path):
     """A GeoTIFF has one mask for all bands: what is invalid in one only would count as 0 DN."""
     files = []
@@ -373,6 +430,28 @@ def test_band_facts_are_carried(tmp_path):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("names", "told", "expected"),
+    [
+        (("blue", "green", "red", "nir"), None, ("blue", "green", "red", "undefined")),
+        (("coastal", "Blue", "GREEN", "Red"), None, ("undefined", "blue", "green", "red")),
+        (("blue", "green", "red", "nir"), ("gray", "undefined", "red", "undefined"), None),
+        (("blue", "green", "red edge", "nir"), None, None),
+        (("blue", "green", "red", "red"), None, None),
+    ],
+)
+def test_bands_named_as_colours_are_shown_in_them(tmp_path, names, told, expected):
+    """Files of one band each all say gray, and vendors' metadata name bands only."""
+    told = told or ("gray", "undefined", "undefined", "undefined")
+    facts = ms_facts(descriptions=list(names), colours=list(told))
+    pan = write_tif(tmp_path / "p.tif", smooth_image(1, 32, 40).astype("uint16"))
+    ms = write_tif(tmp_path / "m.tif", smooth_image(4, 8, 10).astype("uint16"), facts)
+    sharpen_scene(SharpenOptions(pan, (ms,), tmp_path / "o.tif", method="exp", registration="off"))
+    with rasterio.open(tmp_path / "o.tif") as file:
+        assert tuple(colour.name for colour in file.colorinterp) == (expected or told)
+        assert file.descriptions == names
+
+
 # --- CRS
 
 
@@ -405,6 +484,52 @@ def test_one_side_without_crs_is_refused_by_name(tmp_path, lacking):
     with pytest.raises(GeometryError, match=rf"{lacking}\.tif has no CRS") as caught:
         open_scene(pair.pan, [pair.ms])
     assert "gdal_edit.py -a_srs" in caught.value.hint
+
+
+def degrees(step, size, lon, lat):
+    """Transform of `size` (height, width) pixels of `step` metres or so around a place."""
+    pixel = step / 111_000
+    return Affine(pixel, 0, lon - pixel * size[1] / 2, 0, -pixel, lat + pixel * size[0] / 2)
+
+
+@pytest.mark.filterwarnings("ignore:Best transformation")
+@pytest.mark.parametrize(
+    ("pan", "ms", "lon", "lat", "step", "told"),
+    [
+        ("EPSG:4269", "EPSG:4267", -80, 40, 0.5, r"14 m only, 7\.0 MS pixels; PROJ lacks us_noaa_\w+\.tif, with"),
+        ("EPSG:4269", "EPSG:4267", -80, 40, 5, None),  # MS pixels of 20 m
+        ("EPSG:4326", "EPSG:4258", 4, 51, 0.5, None),  # taken for the same in Europe
+        ("EPSG:4326", "EPSG:4258", 4, 51, 0.1, None),
+        ("EPSG:4326", "EPSG:9057", 4, 51, 0.1, None),  # a realisation of WGS 84
+        ("EPSG:4979", "EPSG:4326", 4, 51, 0.1, None),
+    ],
+)
+def test_datums_that_are_related_roughly_are_told(tmp_path, pan, ms, lon, lat, step, told):
+    if told and TransformerGroup(ms, pan).best_available:
+        pytest.skip("PROJ has its grids here")
+    sizes = (64, 80), (60, 70)
+    places = degrees(step, sizes[0], lon, lat), degrees(4 * step, sizes[1], lon, lat)
+    pan_file, ms_file = (
+        write_tif(tmp_path / f"{name}.tif", smooth_image(1, *size).astype("uint16"), FileFacts(place, crs))
+        for name, size, place, crs in zip(("p", "m"), sizes, places, (pan, ms), strict=True)
+    )
+    with open_scene(pan_file, [ms_file]) as scene:
+        if told is None:
+            assert scene.notices == ()
+        else:
+            assert len(scene.notices) == 1
+            assert re.fullmatch(rf"PAN is in {pan} \(.*\), MS in {ms} \(.*\): .* {told}.*", scene.notices[0])
+
+
+@pytest.mark.parametrize("local", ["pan", "ms"])
+def test_a_local_crs_has_to_be_replaced(tmp_path, local):
+    """No warping helps: it says nothing of where on Earth it is."""
+    site = 'LOCAL_CS["my site",UNIT["metre",1]]'
+    crs = {"pan": "EPSG:32631", "ms": "EPSG:32631", local: site}
+    pair = write_pair(tmp_path, pan=FileFacts(crs=crs["pan"]), ms=ms_facts(crs=crs["ms"]))
+    with pytest.raises(GeometryError) as caught:
+        open_scene(pair.pan, [pair.ms])
+    assert caught.value.hint.startswith("my site lies nowhere on Earth: assign the CRS with gdal_edit.py -a_srs")
 
 
 def test_both_without_crs_share_a_local_grid(tmp_path):
@@ -588,6 +713,16 @@ def test_swapped_and_equal_files(tmp_path):
         with pytest.raises(GeometryError, match="not finer") as caught:
             open_scene(pan, [ms])
         assert "swapped" in caught.value.hint
+
+
+@pytest.mark.parametrize("step", [(1, 6), (6, 1), (4, 1)])
+def test_a_pan_that_is_coarser_one_way_is_refused(tmp_path, step):
+    """On the mean of both axes it may be finer."""
+    pan_place = PAN_TRANSFORM @ Affine.scale(*step)
+    pan = write_tif(tmp_path / "p.tif", smooth_image(1, 32, 40).astype("uint16"), FileFacts(pan_place))
+    ms = write_tif(tmp_path / "m.tif", smooth_image(2, 32, 40).astype("uint16"), ms_facts())
+    with pytest.raises(GeometryError, match=r"PAN is not finer than MS: the pixel of .*p\.tif is"):
+        open_scene(pan, [ms])
 
 
 def test_no_overlap(tmp_path):

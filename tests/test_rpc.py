@@ -11,6 +11,7 @@ import pytest
 import rasterio
 from affine import Affine
 from pyproj import CRS
+from rasterio.control import GroundControlPoint
 from rasterio.enums import Resampling
 from rasterio.rpc import RPC
 from rasterio.transform import RPCTransformer
@@ -39,6 +40,11 @@ def sloped_scene(tmp_path_factory):
 
 def changed(rpcs: RPC, **values) -> RPC:
     return RPC(**(attrs.asdict(rpcs) | values))
+
+
+def rpc_model_of(path):
+    with rasterio.open(path) as file:
+        return rpc_model(file)
 
 
 def shifts(product) -> np.ndarray:
@@ -216,6 +222,61 @@ def test_a_dem_sets_the_transform_aside(tmp_path, sloped_scene):
         assert not scene.warped
     sharpen(pan, ms, tmp_path / "out.tif", method="brovey", dem=write_dem(tmp_path / "dem.tif"))
     assert np.abs(shifts(tmp_path / "out.tif")).max() < 0.2
+
+
+@pytest.mark.parametrize("transform", [True, False])
+def test_a_part_of_pan_as_it_is_keeps_its_rpcs(tmp_path, flat_scene, transform):
+    """Products that were not orthorectified can be, later on."""
+    pan, ms = (Path(shutil.copy(path, tmp_path)) for path in flat_scene)
+    with rasterio.open(pan, "r+") as file:
+        rpcs = changed(file.rpcs, err_bias=0.5, err_rand=0.25)
+        if transform:
+            file.transform, file.crs = Affine(PIXEL, 0, EAST - 112, 0, -PIXEL, NORTH + 96), UTM
+        file.rpcs = rpcs
+    top, left = 8, 5  # MS pixels that MS lacks
+    with rasterio.open(ms) as file:
+        part = file.read()[:, top:, left:]
+    place = Affine(4 * PIXEL, 0, EAST - 112 + left * 4 * PIXEL, 0, -4 * PIXEL, NORTH + 96 - top * 4 * PIXEL)
+    ms = write_tif(tmp_path / "part.tif", part, FileFacts(place if transform else None, UTM))
+    told = {} if transform else {"ratio": 4.0, "ms_origin": (4 * left, 4 * top)}
+    layer = tmp_path / "confidence.tif"
+    options = {"method": "exp", "registration": "off", "confidence": layer, "score": True}
+    result = sharpen(pan, ms, tmp_path / "out.tif", **options, **told)
+    assert result.scores
+    assert not [text for text in result.warnings if "scored" in text]
+    x, y = np.array([0.0, 300, 700]), np.array([0.0, 500, 200])
+    model = rpc_model_of(pan)
+    for path in (tmp_path / "out.tif", layer):
+        own = rpc_model_of(path)
+        ground, of_pan = own.to_ground(x, y, HEIGHT), model.to_ground(x + 4 * left, y + 4 * top, HEIGHT)
+        assert np.abs(np.array(ground) - of_pan).max() < 1e-9
+        assert (own.bias_error, own.random_error) == (0.5, 0.25)
+    assert sorted(path.name for path in tmp_path.glob("*.tif*")) == [
+        *("confidence.tif", "ms.tif", "out.tif", "pan.tif", "part.tif"),
+    ]
+
+
+def test_a_part_of_pan_as_it_is_keeps_its_ground_control_points(tmp_path):
+    place = FileFacts(None)
+    pan = write_tif(tmp_path / "pan.tif", smooth_image(1, 64, 80).astype("uint16"), place)
+    ms = write_tif(tmp_path / "ms.tif", smooth_image(2, 14, 17).astype("uint16"), place)
+    points = [(0.0, 0.0, 11.0, 48.1, 500.0), (0.5, 80.0, 11.01, 48.1, 510.0), (64.0, 40.0, 11.005, 48.09, 0.0)]
+    with rasterio.open(pan, "r+") as file:
+        file.gcps = [GroundControlPoint(*point) for point in points], rasterio.crs.CRS.from_epsg(4326)
+    sharpen(pan, ms, tmp_path / "out.tif", method="exp", registration="off", ratio=4.0, ms_origin=(12, 8))
+    with rasterio.open(tmp_path / "out.tif") as file:
+        kept, crs = file.gcps
+        assert [(p.row + 8, p.col + 12, p.x, p.y, p.z) for p in kept] == points
+        assert crs.to_epsg() == 4326
+        assert file.shape == (56, 68)
+        assert file.transform == Affine.identity()
+    assert not list(tmp_path.glob("*.xml"))
+
+
+def test_an_orthorectified_product_has_no_rpcs(tmp_path, flat_scene):
+    pan, ms = flat_scene
+    sharpen(pan, ms, tmp_path / "out.tif", method="exp", registration="off")
+    assert rpc_model_of(tmp_path / "out.tif") is None
 
 
 def test_damaged_rpcs_are_one_error(tmp_path, flat_scene):

@@ -5,18 +5,20 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.crs import CRS
 from rasterio.errors import RasterioIOError
 
 from pancrafter_cli import sharpen
-from pancrafter_cli.errors import OutputError
+from pancrafter_cli.errors import GeometryError, OutputError
 from pancrafter_cli.geometry.grid import Grid
 from pancrafter_cli.raster import writer as writer_module
-from pancrafter_cli.raster.blocks import file_head
+from pancrafter_cli.raster.blocks import check_crs, file_head
 from pancrafter_cli.raster.encode import encode
 from pancrafter_cli.raster.part import kept_name
 from pancrafter_cli.raster.spec import BandFacts, OutputSpec
@@ -24,7 +26,7 @@ from pancrafter_cli.raster.writer import SceneWriter, check_output
 from tests.pairs import write_pair
 from tests.scene_factory import PAN_TRANSFORM, UTM
 
-WKT = rasterio.crs.CRS.from_string(UTM).to_wkt()
+WKT = CRS.from_string(UTM).to_wkt()
 
 
 def make_spec(bands=3, dtype="uint16", shape=(300, 520), **changes) -> OutputSpec:
@@ -183,6 +185,45 @@ def test_no_band_is_ever_called_alpha(tmp_path):
     with rasterio.open(tmp_path / "o.tif") as file:
         assert [c.name for c in file.colorinterp] == ["red", "green", "blue", "undefined"]
         assert np.array_equal(file.dataset_mask() != 0, np.ones((20, 30), bool))
+
+
+CRS_BESIDE_ONLY = {
+    "rotated pole": "+proj=ob_tran +o_proj=longlat +o_lon_p=-162 +o_lat_p=39 +lon_0=180 +to_meter=0.0174532925199433",
+    "vertical perspective": "+proj=nsper +h=3000000 +lat_0=51 +lon_0=4",
+}
+
+
+@pytest.mark.parametrize("name", CRS_BESIDE_ONLY)
+def test_a_crs_that_a_geotiff_cannot_hold_is_refused(tmp_path, name):
+    wkt = pyproj.CRS.from_user_input(CRS_BESIDE_ONLY[name]).to_wkt()
+    write_pair(tmp_path, seed=1, pan_size=64, ratio=4, bands=2)
+    pair = tmp_path / "pan.tif", tmp_path / "ms.tif"
+    for path in pair:
+        with rasterio.open(path, "r+") as file:
+            file.crs = CRS.from_wkt(wkt)  # into a file beside
+    before = leftovers(tmp_path)
+    with pytest.raises(GeometryError, match="a GeoTIFF cannot hold the CRS of PAN") as caught:
+        sharpen(*pair, tmp_path / "o.tif", method="exp")
+    assert "gdalwarp -t_srs" in caught.value.hint
+    assert leftovers(tmp_path) == before
+    spec = OutputSpec(Grid(PAN_TRANSFORM, 30, 20, wkt), "uint8", (BandFacts(),))
+    with pytest.raises(GeometryError, match="a GeoTIFF cannot hold the CRS"):
+        SceneWriter(tmp_path / "o.tif", spec)
+    assert leftovers(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "crs",
+    [
+        *("EPSG:32631", "EPSG:4326", "EPSG:4979", "EPSG:2263", "EPSG:3413", "EPSG:5514", "EPSG:8353", "EPSG:2048"),
+        *("EPSG:32631+5773", "EPSG:6349", "ESRI:103881", 'LOCAL_CS["site",UNIT["metre",1]]', "+proj=sinu +R=6371007"),
+        "+proj=tmerc +lon_0=9 +x_0=3500000 +ellps=bessel +towgs84=598.1,73.7,418.2,0.202,0.045,-2.455,6.7",
+    ],
+)
+def test_a_crs_that_comes_back_in_other_words_is_fine(crs):
+    wkt = CRS.from_user_input(crs).to_wkt()
+    place = Affine(1e-5, 0, 4, 0, -1e-5, 51) if pyproj.CRS.from_wkt(wkt).is_geographic else PAN_TRANSFORM
+    check_crs(Grid(place, 30, 20, wkt))
 
 
 @pytest.mark.filterwarnings("error")

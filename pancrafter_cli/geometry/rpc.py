@@ -6,7 +6,7 @@ and a scale (RPC00B: NIMA STDI-0002, "The compendium of controlled extensions fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,8 @@ class Normalised:
 class RpcModel:
     """RPCs of one image: line, sample in pixels; lat, lon in degrees, height in metres above the WGS 84 ellipsoid.
 
-    Each of the four polynomials has 20 coefficients in the order of RPC00B.
+    Each of the four polynomials has 20 coefficients in the order of RPC00B. bias_error, random_error: what the vendor
+    says of their accuracy (metres), None where nothing.
     """
 
     line: Normalised
@@ -44,6 +45,16 @@ class RpcModel:
     line_den: tuple[float, ...]
     sample_num: tuple[float, ...]
     sample_den: tuple[float, ...]
+    bias_error: float | None = field(default=None, compare=False)
+    random_error: float | None = field(default=None, compare=False)
+
+    def window(self, row: int, col: int) -> RpcModel:
+        """The RPCs of the part of the image that starts at this pixel."""
+        return replace(
+            self,
+            line=replace(self.line, offset=self.line.offset - row),
+            sample=replace(self.sample, offset=self.sample.offset - col),
+        )
 
     def to_image(self, lon: FloatArray, lat: FloatArray, height: FloatArray | float) -> tuple[FloatArray, FloatArray]:
         """Pixel coordinates (x, y), counted from the outer edges, of points on the ground; not finite where none."""

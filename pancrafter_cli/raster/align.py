@@ -10,7 +10,7 @@ from affine import Affine
 
 from pancrafter_cli.errors import GeometryError, UsageError
 from pancrafter_cli.geometry.grid import SAME_PLACE, Grid, grid_map, is_axis_aligned, overlap
-from pancrafter_cli.raster.crs import same_crs
+from pancrafter_cli.raster.crs import crs_name, metres_per_unit, same_crs, uncertainty
 from pancrafter_cli.raster.dem import Dem
 from pancrafter_cli.raster.inputs import Nodata, RasterFile, tell_nodata
 from pancrafter_cli.raster.ortho import Ground, OrthoMap, SensorImage, ortho_grids, ortho_notices
@@ -20,7 +20,7 @@ from pancrafter_cli.raster.warp import WarpedRaster, largest_move, parallel_grid
 
 MIN_RATIO, MAX_RATIO = 1.05, 100.0  # what is read of PAN at a time grows with the ratio
 _MIN_IMPLIED_RATIO = 1.5  # below this, sizes alone are no sign of a PAN and MS pair
-
+_SAME_DATUM = 2.0  # metres; WGS 84 itself is known no better, and many datums are taken for it
 
 _LEAST_MTF, _MOST_MTF = 0.05, 0.9
 
@@ -109,6 +109,39 @@ def place(pan: RasterFile, ms: BandStack, options: SceneOptions, dem: Dem | None
             "leave the options out, or correct the georeferencing (gdal_edit.py)",
         )
     _check_both_say(pan, ms)
+    return replace(_placed(pan, ms), notices=_datum_notices(pan.grid, ms.grid))
+
+
+def overlap_window(pan: RasterFile, ms: BandStack, placement: Placement) -> tuple[int, int, int, int]:
+    """(row, column, height, width) of the PAN pixels whose centre lies inside the grid of MS, as both are placed.
+
+    Raises GeometryError when PAN is not finer than MS both ways or far finer, and when there are no such pixels.
+    """
+    pan_grid, grid = placement.pan_grid, placement.grid
+    relation = grid_map(pan_grid, grid)
+    steps = [1 / abs(axis.scale) for axis in (relation.rows, relation.cols)]
+    if max(steps) > MAX_RATIO:
+        raise GeometryError(
+            f"an MS pixel is {max(steps):.5g} times as long as a PAN pixel; expected at most {MAX_RATIO:g}",
+            "check the geotransforms of both files (gdalinfo shows them)",
+        )
+    if min(steps) < MIN_RATIO:
+        raise GeometryError(
+            f"PAN is not finer than MS: the pixel of {pan.path} is {_size(pan_grid)}, "
+            f"that of {ms.path} is {_size(grid)}",
+            "PAN comes first; the files may be swapped",
+        )
+    (top, bottom), (left, right) = overlap(relation.rows), overlap(relation.cols)
+    if bottom <= top or right <= left:
+        raise GeometryError(
+            f"PAN and MS do not overlap: {pan.path} covers {_extent(pan_grid)}, {ms.path} {_extent(grid)}",
+            "give files of the same place; gdalinfo shows where a file lies",
+        )
+    return top, left, bottom - top, right - left
+
+
+def _placed(pan: RasterFile, ms: BandStack) -> Placement:
+    """PAN and MS as their transforms and CRSs place them."""
     grid = ms.grid
     if not same_crs(pan.grid.crs_wkt, grid.crs_wkt) and largest_move(pan.grid, grid) > SAME_PLACE:
         return _warp(pan, ms)
@@ -118,32 +151,19 @@ def place(pan: RasterFile, ms: BandStack, options: SceneOptions, dem: Dem | None
     return Placement(pan, pan.grid, ms, grid)
 
 
-def overlap_window(pan: RasterFile, ms: BandStack, placement: Placement) -> tuple[int, int, int, int]:
-    """(row, column, height, width) of the PAN pixels whose centre lies inside the grid of MS, as both are placed.
-
-    Raises GeometryError when PAN is not finer than MS or far finer, and when there are no such pixels.
-    """
-    pan_grid, grid = placement.pan_grid, placement.grid
-    relation = grid_map(pan_grid, grid)
-    if relation.ratio < MIN_RATIO:
-        raise GeometryError(
-            f"PAN is not finer than MS: the pixel of {pan.path} is {_size(pan_grid)}, "
-            f"that of {ms.path} is {_size(grid)}",
-            "PAN comes first; the files may be swapped",
-        )
-    widest = max(1 / abs(axis.scale) for axis in (relation.rows, relation.cols))
-    if widest > MAX_RATIO:
-        raise GeometryError(
-            f"an MS pixel is {widest:.5g} times as long as a PAN pixel; expected at most {MAX_RATIO:g}",
-            "check the geotransforms of both files (gdalinfo shows them)",
-        )
-    (top, bottom), (left, right) = overlap(relation.rows), overlap(relation.cols)
-    if bottom <= top or right <= left:
-        raise GeometryError(
-            f"PAN and MS do not overlap: {pan.path} covers {_extent(pan_grid)}, {ms.path} {_extent(grid)}",
-            "give files of the same place; gdalinfo shows where a file lies",
-        )
-    return top, left, bottom - top, right - left
+def _datum_notices(pan: Grid, ms: Grid) -> tuple[str, ...]:
+    """That PAN and MS differ in datum, and PROJ's way between these is less sure than a pixel of MS."""
+    if pan.crs_wkt is None or ms.crs_wkt is None or same_crs(pan.crs_wkt, ms.crs_wkt):
+        return ()
+    found = uncertainty(pan.crs_wkt, ms.crs_wkt, *(pan.transform @ (pan.width / 2, pan.height / 2)))
+    pixels = found.metres / (min(ms.pixel_size) * metres_per_unit(ms.crs_wkt))
+    if pixels <= 1 or found.metres <= _SAME_DATUM:
+        return ()
+    better = f"; PROJ lacks {' and '.join(found.missing)}, with which it would be better" if found.missing else ""
+    return (
+        f"PAN is in {crs_name(pan.crs_wkt)}, MS in {crs_name(ms.crs_wkt)}: PROJ knows the way between their datums to "
+        f"{found.metres:g} m only, {pixels:.1f} MS pixels{better}",
+    )
 
 
 def _warp(pan: RasterFile, ms: BandStack) -> Placement:

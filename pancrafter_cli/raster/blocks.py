@@ -7,20 +7,27 @@ disk is full, is appended by SceneWriter in a known order; so a file can also be
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Compression
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from pancrafter_cli.errors import GeometryError
+from pancrafter_cli.geometry.grid import SAME_PLACE, Grid
+from pancrafter_cli.raster.crs import crs_name, is_local_crs, projection_name, same_crs
 from pancrafter_cli.raster.env import gdal_env, opening
 from pancrafter_cli.raster.spec import OutputSpec
 from pancrafter_cli.raster.tiff import tile_tables
+from pancrafter_cli.raster.vendor import rpc_metadata
+from pancrafter_cli.raster.warp import largest_move
 
 TILE = 256
 # With all bands in one tile a strip of rows completes tiles in one go and viewers get three bands at a time.
@@ -28,10 +35,27 @@ TILE = 256
 _MOST_BANDS_PER_TILE = 16
 
 
+def check_crs(grid: Grid) -> None:
+    """Raise GeometryError when a GeoTIFF cannot hold the CRS of a grid.
+
+    GDAL would put it into a file beside, which gets lost where a product is renamed or copied.
+    """
+    if grid.crs_wkt is None or _means(grid, _crs_read_back(grid)):
+        return
+    raise GeometryError(
+        f"a GeoTIFF cannot hold the CRS of PAN: {crs_name(grid.crs_wkt)} ({projection_name(grid.crs_wkt)})",
+        "bring PAN to another one first: gdalwarp -t_srs EPSG:... -r cubic PAN OUT; MS is then warped onto it",
+    )
+
+
 def file_head(spec: OutputSpec, tags: Mapping[str, str]) -> bytes:
-    """The product's file without its pixels: all that is known of it, and room for where its tiles lie."""
+    """The product's file without its pixels: all that is known of it, and room for where its tiles lie.
+
+    Raises GeometryError as `check_crs` does.
+    """
+    check_crs(spec.grid)
     with rasterio.MemoryFile() as memory:
-        with opening(), memory.open(**_creation(spec, spec.grid.height, spec.grid.width), **_place(spec)) as file:
+        with opening(), memory.open(**_creation(spec, spec.grid.height, spec.grid.width), **_place(spec.grid)) as file:
             _describe(file, spec, tags)
             if spec.needs_mask:  # a directory of its own; an empty corner is not stored
                 file.write_mask(np.zeros((1, 1), dtype=bool), window=Window(0, 0, 1, 1))
@@ -82,11 +106,30 @@ def _creation(spec: OutputSpec, height: int, width: int) -> dict[str, Any]:
     }
 
 
-def _place(spec: OutputSpec) -> dict[str, Any]:
-    return {
-        "crs": CRS.from_wkt(spec.grid.crs_wkt) if spec.grid.crs_wkt else None,
-        "transform": spec.grid.transform,
-    }
+def _place(grid: Grid) -> dict[str, Any]:
+    return {"crs": CRS.from_wkt(grid.crs_wkt) if grid.crs_wkt else None, "transform": grid.transform}
+
+
+def _crs_read_back(grid: Grid) -> str | None:
+    """The CRS (WKT) of a GeoTIFF with that of the grid, and no file beside it."""
+    with rasterio.MemoryFile() as memory:
+        with opening(), memory.open(driver="GTiff", width=1, height=1, count=1, dtype="uint8", **_place(grid)):
+            pass
+        alone = bytes(memory.getbuffer())
+    with rasterio.MemoryFile(alone) as memory, opening(), memory.open() as file:
+        return file.crs.to_wkt() if file.crs else None
+
+
+def _means(grid: Grid, found: str | None) -> bool:
+    """Whether a CRS (WKT) puts the grid where its own does; the wordings may differ."""
+    if found is None or grid.crs_wkt is None:
+        return found == grid.crs_wkt
+    if same_crs(found, grid.crs_wkt) or (is_local_crs(found) and is_local_crs(grid.crs_wkt)):
+        return True
+    try:
+        return largest_move(grid, replace(grid, crs_wkt=found)) < SAME_PLACE
+    except GeometryError:
+        return False
 
 
 @cache
@@ -121,6 +164,11 @@ def _describe(file: Any, spec: OutputSpec, tags: Mapping[str, str]) -> None:
     for band, own in enumerate((spec.tags, *(facts.tags for facts in bands))):  # band 0 is the file itself
         for domain in dict.fromkeys(name for name, _, _ in own):
             file.update_tags(band, domain or None, **{key: value for name, key, value in own if name == domain})
+    if spec.rpc is not None:
+        file.rpcs = rpc_metadata(spec.rpc)
+    if spec.gcps is not None:
+        points = [GroundControlPoint(*point) for point in spec.gcps.points]
+        file.gcps = points, CRS.from_wkt(spec.gcps.crs_wkt) if spec.gcps.crs_wkt else None
     if tags:
         file.update_tags(**tags)
 

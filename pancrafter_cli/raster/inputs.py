@@ -28,6 +28,7 @@ from pancrafter_cli.raster.paths import gdal_name, in_archive, is_local
 from pancrafter_cli.raster.spec import DTYPES, BandFacts, Tags, as_dtype
 from pancrafter_cli.raster.vendor import (
     band_names,
+    control_points,
     greatest_dn,
     lost_corner,
     orthorectify_command,
@@ -52,7 +53,7 @@ _OF_ACQUISITION = re.compile(
     re.IGNORECASE,
 )
 _ALPHA_WINDOWS = 64
-_FLOAT_OPAQUE = (1.0, 255.0, 32767.0, 65535.0)
+_OPAQUE = (1.0, 255.0, 32767.0, 65535.0)  # software writes those of other number formats too
 # Interpretations that would be wrong or unwritable on a sharpened band.
 _NOT_CARRIED = (ColorInterp.alpha, ColorInterp.palette)
 _REMEDY = {"int8": "Int16", "uint32": "Float32", "int32": "Float32", "int64": "Float64", "uint64": "Float64"}
@@ -82,9 +83,10 @@ class RasterFile:
     `nodata` holds one value (DN) or None per spectral band, `masked` tells whether a mask, an alpha band, a collar
     or `quality`, the open quality raster of the same grid, limits what is valid, `mask_by_band` whether bands have
     masks of their own. `tags` is what it says of its acquisition. `peak` is the greatest DN that its
-    metadata allow, None when they do not tell. `rpc` are its RPCs, if it has
-    any; `notices` is for people; `orthorectify` is the command for a file that RPCs or ground control points place and
-    no transform, else None.
+    metadata allow, None when they do not tell. `rpc` are its RPCs, if it has any, and `gcps` its ground control
+    points, if it has any and no transform; `notices` is for people; `orthorectify` is the command for a file that RPCs
+    or ground control points place and no transform, else None; `expand` that for a file that holds entries of a
+    colour table.
     """
 
     def __init__(self, path: Path, dataset: Any, quality: Any = None) -> None:
@@ -94,6 +96,7 @@ class RasterFile:
         self._collar: Collar | None = None
         self.peak = greatest_dn(dataset)
         self.rpc = rpc_model(dataset)
+        self.gcps = control_points(dataset)
         self.orthorectify = orthorectify_command(path, dataset, self.rpc)
         self.alpha = _true_alpha(path, dataset)
         self.indexes = [b for b in dataset.indexes if b != self.alpha]
@@ -102,6 +105,7 @@ class RasterFile:
         self.notices = _alpha_notices(path, dataset, self.alpha) + _fill_notices(path, dataset)
         self.notices += tile_notices(path) if is_local(path) else ()
         self.grid = _grid(path, dataset)
+        self.expand = _expand_command(path, dataset, self.indexes)
         by_vendor = FILL if _has_landsat_fill(path, dataset) else vendor_nodata(dataset)
         self.nodata = tuple(_nodata(dataset, b, self.dtype, by_vendor) for b in self.indexes)
         flags = [dataset.mask_flag_enums[b - 1] for b in self.indexes]
@@ -281,20 +285,17 @@ def _true_alpha(path: Path, dataset: Any) -> int | None:
     """Index of a band that is labelled alpha and holds nothing but 0 and full opacity.
 
     Products are known that carry near infrared under that label, because software writes a fourth 8-bit band
-    so; such a band holds other values and is spectral. Of floats, full opacity is that of an integer too: warping
-    copies it.
+    so; such a band holds other values and is spectral.
     """
     labelled = [b for b in dataset.indexes if dataset.colorinterp[b - 1] == ColorInterp.alpha]
     if not labelled or dataset.count == 1:
         return None
     alpha = int(labelled[-1])
-    dtype = dataset.dtypes[alpha - 1]
-    opaque = _FLOAT_OPAQUE if np.dtype(dtype).kind in "fc" else (float(np.iinfo(dtype).max),)
     seen: set[float] = {0.0}
     for row, col, height, width in spread_windows(dataset.height, dataset.width, _ALPHA_WINDOW, _ALPHA_WINDOWS):
         with reading(path):
             values = dataset.read(alpha, window=Window(col, row, width, height))
-        seen |= set(np.unique(values).tolist()) if np.isin(values, (0.0, *opaque)).all() else {math.nan}
+        seen |= set(np.unique(values).tolist()) if np.isin(values, (0.0, *_OPAQUE)).all() else {math.nan}
         if len(seen) > 2 or math.nan in seen:
             return None
     return alpha
@@ -306,7 +307,8 @@ def _alpha_notices(path: Path, dataset: Any, alpha: int | None) -> tuple[str, ..
     if not odd or dataset.count == 1:
         return ()
     return (
-        f"{path.name}: band {odd[-1]} is labelled alpha, but holds more than two values and is taken for a band of MS; "
+        f"{path.name}: band {odd[-1]} is labelled alpha, but holds more than 0 and one value of full opacity "
+        f"({', '.join(f'{value:g}' for value in _OPAQUE)}) and is taken for a band of MS; "
         "should it be a mask, give it as one (gdal_translate -mask)",
     )
 
@@ -322,6 +324,30 @@ def _fill_notices(path: Path, dataset: Any) -> tuple[str, ...]:
     if band is None or not is_local(path) or not _has_landsat_fill(path, dataset) or quality_file(path):
         return ()
     return (f"{band.scene}: no QA_PIXEL or BQA file lies beside its bands; DN 0 counts as fill, as Landsat defines it",)
+
+
+def _expand_command(path: Path, dataset: Any, indexes: list[int]) -> str | None:
+    """The command that makes DN of what are entries of a colour table, else None; an even grey ramp changes nothing."""
+    tables = []
+    for band in indexes:
+        if dataset.colorinterp[band - 1] == ColorInterp.palette:
+            with suppress(ValueError):  # called so, but without a table
+                tables.append(np.array(list(dataset.colormap(band).values()))[:, :3])
+    if all(_is_grey(table) and _is_ramp(table[:, 0]) for table in tables):
+        return None
+    kind = "gray" if all(map(_is_grey, tables)) else "rgb"
+    return f"gdal_translate -expand {kind} {path} OUT"
+
+
+def _is_grey(table: NDArray[np.int64]) -> bool:
+    """Whether a colour table (n, 3) holds greys alone."""
+    return bool((table == table[:, :1]).all())
+
+
+def _is_ramp(greys: NDArray[np.int64]) -> bool:
+    """Whether greys rise in equal steps, as those of DN; images of one bit have such a table by themselves."""
+    steps = np.diff(greys)
+    return bool((steps > 0).all() and (steps == steps[:1]).all())
 
 
 def _common_dtype(path: Path, dtypes: list[str]) -> str:

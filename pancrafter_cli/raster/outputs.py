@@ -135,7 +135,8 @@ class Outputs:
 
 def confidence_spec(product: OutputSpec) -> OutputSpec:
     """The confidence layer of a product: one float32 band on its grid, NaN where it is not valid."""
-    return OutputSpec(product.grid, "float32", (BandFacts("confidence", "gray"),), nodata=float("nan"))
+    facts = (BandFacts("confidence", "gray"),)
+    return OutputSpec(product.grid, "float32", facts, nodata=float("nan"), rpc=product.rpc, gcps=product.gcps)
 
 
 def check_beside(path: Path, output: Path, inputs: Iterable[Path], overwrite: bool) -> None:

@@ -6,7 +6,7 @@ import copy
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from pancrafter_cli.raster.align import Placement, SceneOptions, overlap_window,
 from pancrafter_cli.raster.dem import Dem
 from pancrafter_cli.raster.displacement import Displacement, displacement_reach, moved_pan
 from pancrafter_cli.raster.inputs import Block, RasterFile, open_raster
-from pancrafter_cli.raster.spec import OutputSpec, as_dtype
+from pancrafter_cli.raster.spec import OutputSpec, as_dtype, with_colours
 from pancrafter_cli.raster.stack import BandStack
 from pancrafter_cli.raster.statistics import SceneStatistics, measure
 from pancrafter_cli.raster.windows import window_of
@@ -105,7 +105,12 @@ class Scene:
     @property
     def output(self) -> OutputSpec:
         """What the product must carry besides its pixels."""
-        return OutputSpec(self.grid, self.dtype, self._ms.facts, self.nodata, self.needs_mask, self._ms.sources[0].tags)
+        facts = with_colours(self._ms.facts)
+        spec = OutputSpec(self.grid, self.dtype, facts, self.nodata, self.needs_mask, self._ms.sources[0].tags)
+        if self._placement.pan is not self._pan:
+            return spec  # orthorectified: no pixel is one of PAN any more
+        rpc, gcps, origin = self._pan.rpc, self._pan.gcps, self._pan_origin
+        return replace(spec, rpc=rpc and rpc.window(*origin), gcps=gcps and gcps.window(*origin))
 
     @cached_property
     def statistics(self) -> SceneStatistics:
@@ -286,9 +291,19 @@ def open_scene(pan: Path, ms: Sequence[Path], options: SceneOptions = NO_OPTIONS
             dem_file = open_raster(Path(options.dem))
             opened.callback(dem_file.close)
             dem = Dem(dem_file)
+        _check_dn([pan_file, *ms_files])
         scene = Scene(pan_file, BandStack(ms_files), options, dem)
         opened.pop_all()
     return scene
+
+
+def _check_dn(files: Sequence[RasterFile]) -> None:
+    """Raise RasterError for a file whose pixels are no measured numbers."""
+    for file in files:
+        if file.expand is not None:
+            raise RasterError(
+                f"{file.path}: its pixels are entries of a colour table; expected DN", f"expand it with: {file.expand}"
+            )
 
 
 def nearest_pixels(axis: AxisMap) -> NDArray[np.int64]:

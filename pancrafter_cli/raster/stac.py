@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 import rasterio
@@ -33,10 +34,12 @@ _EXTENSIONS = tuple(
 )
 _GEOTIFF = "image/tiff; application=geotiff"
 _EDGE_POINTS = 16  # a straight edge of the grid is a curve in longitude and latitude
+_HALF_TURN = 179.999  # degrees of longitude in one step of an outline: it goes through a pole, but for millimetres
 _DECIMALS = 9  # of a degree: a tenth of a millimetre
 # Metadata that name the time of acquisition, the surest first: GDAL's for vendors' products, then the TIFF's own.
 _TIMES = (("IMAGERY", "ACQUISITIONDATETIME"), (None, "ACQUISITIONDATETIME"), (None, "TIFFTAG_DATETIME"))
 _TIME = re.compile(r"(\d{4})[-:/](\d\d)[-:/](\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.\d*)?(?:([+-])(\d\d):?(\d\d)?)?")
+_WAVELENGTH = re.compile(r"\s*\([\d.]+ *[a-zµ]*\)$")
 _COMMON_NAMES = {
     "coastal", "blue", "green", "yellow", "red", "rededge", "nir", "nir08", "nir09", "swir16", "swir22", "pan"
 }  # fmt: skip
@@ -73,7 +76,10 @@ def is_own_item(output: Path) -> bool:
     """Whether the file beside a product is the item that was written of it, or of one it has replaced."""
     try:
         item = json.loads(item_path(output).read_bytes())
-        return item["id"] == output.stem and "pancrafter" in item["properties"]["processing:software"]
+        own = _href(output, output)
+        # Items of earlier versions name the file as it is, with blanks and all.
+        described = item["assets"]["data"]["href"] in (own, unquote(own))
+        return described and "pancrafter" in item["properties"]["processing:software"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -186,10 +192,11 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
         raise unknown from error
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         raise unknown
-    turned = np.unwrap([*lon, lon[0]], period=360)
-    if abs(turned[-1] - turned[0]) > 180:
+    lon, lat = _past_poles(lon, lat)
+    turns = _turns(lon)
+    if abs(turns.sum()) > 180:
         return _around_pole(lon, lat)
-    lon = turned[:-1]
+    lon = lon[0] + np.cumsum([0.0, *turns[:-1]])
     lon -= 360 * math.floor((lon.mean() + 180) / 360)
     lon, lat = lon.round(_DECIMALS), lat.round(_DECIMALS)
     ring = [[float(a), float(b)] for a, b in zip(lon, lat, strict=True)]
@@ -205,6 +212,26 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
     # RFC 7946: a box across the antimeridian has its west east of its east.
     box = [west if west >= -180 else west + 360, south, east if east <= 180 else east - 360, north]
     return {"type": "MultiPolygon", "coordinates": [[_closed(part)] for part in shifted]}, box
+
+
+def _past_poles(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """An outline with each point at a pole, of no longitude, made two: where it comes from and where it goes on."""
+    pole = np.abs(lat) > 90 - 10.0**-_DECIMALS
+    alone = pole & ~np.roll(pole, 1) & ~np.roll(pole, -1)  # the edge of a grid in degrees may run along it
+    coming, going = np.where(alone, np.roll(lon, 1), lon), np.roll(lon, -1)[alone]
+    after = np.flatnonzero(alone) + 1
+    return np.insert(coming, after, going), np.insert(lat, after, lat[alone])
+
+
+def _turns(lon: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Degrees from each point of an outline to the next, the shorter way; together 360 where a pole lies inside."""
+    turns = np.diff([*lon, lon[0]])
+    turns -= 360 * np.round(turns / 360)
+    half = int(np.abs(turns).argmax())
+    # Where a pole lies on the outline both ways are as short, and it is not inside.
+    if abs(turns.sum()) > 180 and abs(turns[half]) > _HALF_TURN:
+        turns[half] -= math.copysign(360, turns[half])
+    return turns
 
 
 def _around_pole(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> tuple[dict[str, Any], list[float]]:
@@ -253,14 +280,16 @@ def _assets(output: Path, spec: OutputSpec, confidence: Path | None) -> dict[str
 
 
 def _band(number: int, description: str | None) -> dict[str, str]:
-    common = re.sub(r"[\s_-]", "", (description or "").lower())
+    # ENVI headers append the wavelength: "blue (480 Nanometers)".
+    plain = _WAVELENGTH.sub("", (description or "").lower())
+    common = re.sub(r"[\s_-]", "", plain)
     return {"name": description or f"band {number}"} | ({"common_name": common} if common in _COMMON_NAMES else {})
 
 
 def _href(path: Path, output: Path) -> str:
-    """The path of an asset as seen from the item, which lies beside the product."""
-    target, folder = path.resolve(), output.resolve().parent
-    return f"./{target.relative_to(folder).as_posix()}" if target.is_relative_to(folder) else target.as_uri()
+    """The URL of an asset as seen from the item, which lies beside the product."""
+    target, folder = path.resolve(), item_path(output).parent.resolve()
+    return f"./{quote(target.relative_to(folder).as_posix())}" if target.is_relative_to(folder) else target.as_uri()
 
 
 def _rfc3339(when: datetime) -> str:

@@ -10,8 +10,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 from affine import Affine
+from rasterio.rpc import RPC
 
 from pancrafter_cli.geometry.rpc import COEFFICIENTS, Normalised, RpcModel
+from pancrafter_cli.raster.spec import ControlPoints
 
 _IMD_BANDS = {
     "C": "coastal",
@@ -114,7 +116,37 @@ def rpc_model(dataset: Any) -> RpcModel | None:
     if not all(map(math.isfinite, numbers)) or 0 in sizes or any(len(p) != COEFFICIENTS for p in polynomials):
         return None
     line, sample, lat, lon, height = parts
-    return RpcModel(line, sample, lat, lon, height, *polynomials)
+    line_num, line_den, sample_num, sample_den = polynomials
+    return RpcModel(
+        *(line, sample, lat, lon, height, line_num, line_den, sample_num, sample_den),
+        bias_error=rpc.err_bias,
+        random_error=rpc.err_rand,
+    )
+
+
+def rpc_metadata(model: RpcModel) -> RPC:
+    """RPCs as rasterio writes them; the reverse of `rpc_model`."""
+    parts = {"line": model.line, "samp": model.sample, "lat": model.lat, "long": model.lon, "height": model.height}
+    return RPC(
+        **{f"{name}_off": part.offset for name, part in parts.items()},
+        **{f"{name}_scale": part.scale for name, part in parts.items()},
+        line_num_coeff=list(model.line_num),
+        line_den_coeff=list(model.line_den),
+        samp_num_coeff=list(model.sample_num),
+        samp_den_coeff=list(model.sample_den),
+        err_bias=model.bias_error,
+        err_rand=model.random_error,
+    )
+
+
+def control_points(dataset: Any) -> ControlPoints | None:
+    """The ground control points of a file that has no transform: a GeoTIFF has one of both."""
+    if not Affine(*tuple(dataset.transform)[:6]).almost_equals(Affine.identity()):
+        return None
+    points, crs = dataset.gcps
+    if not points:
+        return None
+    return ControlPoints(tuple((p.row, p.col, p.x, p.y, p.z or 0.0) for p in points), crs.to_wkt() if crs else None)
 
 
 def orthorectify_command(path: Path, dataset: Any, rpc: RpcModel | None) -> str | None:

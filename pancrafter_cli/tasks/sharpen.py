@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pancrafter_cli.errors import OutOfMemory
 from pancrafter_cli.geometry.tiling import Tiling
+from pancrafter_cli.raster.blocks import check_crs
 from pancrafter_cli.raster.outputs import (
     check_beside,
     confidence_spec,
@@ -78,6 +79,7 @@ def sharpen_scene(
         runner = _runner(options)
     with ExitStack() as stack:
         opened = stack.enter_context(open_scene(options.pan, options.ms, _scene_options(options)))
+        check_crs(opened.grid)
         if options.stac:
             check_item(options.output, opened.grid, overwrite=options.overwrite)
         hashes = stack.enter_context(hashing(opened.files))
