@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pancrafter_cli.errors import GeometryError
-from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights, mtf_sigma
-from pancrafter_cli.geometry.fill import fill_invalid
+from pancrafter_cli.geometry.degrade import degrade_weights, mtf_sigma
 from pancrafter_cli.geometry.grid import AxisMap, Grid, GridMap, grid_map, overlap
-from pancrafter_cli.geometry.inputs import NetworkInputs, band_groups, gain_beyond, network_inputs, plan_inputs
-from pancrafter_cli.geometry.resample import apply_weights, cubic_weights
+from pancrafter_cli.geometry.inputs import band_groups, gain_beyond, network_inputs, plan_inputs
+from pancrafter_cli.geometry.resample import cubic_weights
 
 ratios = st.floats(1.2, 8.0)
 offsets = st.floats(-3.0, 3.0)
@@ -133,40 +132,6 @@ def test_inputs_of_a_window_equal_the_window_of_the_inputs(
     window = inputs((start, stop), (0, stop))
     for one, all_of_it in zip(window, whole, strict=True):
         np.testing.assert_allclose(one, all_of_it[:, start:stop, 0:stop], atol=2e-6)
-
-
-@given(ratio=st.floats(1.5, 6.0), offset=offsets, start=st.integers(0, 30), seed=st.integers(0, 99))
-def test_beside_holes_of_ms_pan_is_made_as_soft_as_ms_is_there(
-    ratio: float, offset: float, start: int, seed: int
-) -> None:
-    """MS that shows what PAN shows: nothing of PAN may be taken for detail that MS lacks, in any window."""
-    rng = np.random.default_rng(seed)
-    size = 80
-    axis = AxisMap(1 / ratio, offset, size, math.ceil(size / ratio) + 3)
-    relation = GridMap(axis, axis)
-    pan = rng.random((1, size, size)).astype(np.float32)
-    down = degrade_weights(axis.inverse(), 0, axis.src_size, DEFAULT_MS_GAIN)
-    seen = slice(down.first, down.stop)
-    low = np.repeat(apply_weights(down.matrix, down.matrix, pan[:, seen, seen]), 2, axis=0)
-    known = rng.random(low.shape) < 0.8
-    ms = fill_invalid(np.where(known, low, np.float32(9)), known, np.array([0.5, 0.5]))
-    one, nothing = np.ones(1, np.float32), np.zeros(1, np.float32)
-
-    def inputs(rows: tuple[int, int], cols: tuple[int, int], *, holes: bool = True) -> NetworkInputs:
-        plan = plan_inputs(relation, rows, cols, holes=holes)
-        part_pan = pan[:, slice(*plan.rows.pan), slice(*plan.cols.pan)]
-        part_ms = ms[:, slice(*plan.rows.ms), slice(*plan.cols.ms)]
-        part_known = known[:, slice(*plan.rows.low), slice(*plan.cols.low)]
-        return network_inputs(plan, part_pan, part_ms, one, nothing, part_known if holes else None)
-
-    nearest = [np.floor(axis.centres(0, size) + 1e-9).astype(int).clip(0, axis.src_size - 1)] * 2
-    valid = known[:, nearest[0][:, None], nearest[1][None, :]]
-    whole = inputs((0, size), (0, size))
-    np.testing.assert_allclose(whole.lpan[valid], whole.lms[valid], atol=2e-5)
-    window = inputs((start, start + 40), (5, 50))
-    np.testing.assert_allclose(window.lpan, whole.lpan[:, start : start + 40, 5:50], atol=2e-6)
-    without = inputs((0, size), (0, size), holes=False)
-    assert np.abs(without.lpan - whole.lms)[valid].max() > 1e-3
 
 
 @given(bands=st.integers(1, 40), size=st.integers(1, 8))
