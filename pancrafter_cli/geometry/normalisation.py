@@ -12,10 +12,12 @@ Float32 = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
 
 _PERCENTILE = 99.0
-_DARKEST, _BRIGHTEST = 0.1, 99.9  # percent: what lies between is the band's range
+_DARKEST, _BRIGHTEST = 0.01, 99.99  # percent: what lies between is the band's range
 _MOST_LEVEL = 4.0  # ranges that a band's darkest may lie above 0: of 58 real scenes all but one stay below 2.4
 # Of the brightest band's scale, the darkest that a band may be: on water and plants real ones are down to a third.
 _LEAST_BRIGHT = 0.25
+_MOST_BRIGHT = 4.0  # of the unit: what a band that was brightened may reach; an island may be all that is bright in one
+_BELOW_DARKEST = 0.25  # ranges: the base of bands that are negative throughout
 
 
 @dataclass(frozen=True)
@@ -52,20 +54,24 @@ class Normalisation:
 def fit_normalisation(samples: Sequence[NDArray[np.float32]]) -> Normalisation:
     """The normalisation of bands of which samples (n,) in DN are given.
 
-    One scale serves all bands, the 99th percentile of |DN| of all together, so that their spectrum is kept. Two things
-    a network has never seen are taken out: a band that is darker than a quarter of the brightest is made as bright as
-    that (its detail would vanish beside what is added to the others), and of a level that is more than 4 times the
-    range of the values (kelvin, stored offsets) what is beyond is left out.
+    One scale serves all bands, the 99th percentile of |DN| of all together, so that their spectrum is kept. What a
+    network has never seen is taken out: a band that is darker than a quarter of the brightest is made as bright as that
+    (its detail would vanish beside what is added to the others), of a level that is more than 4 times the range of the
+    values (kelvin, stored offsets) what is beyond is left out, and bands that are negative throughout are raised.
     """
     known = [band if band.size else np.zeros(1, np.float32) for band in samples]
     lows, highs = (np.array([np.percentile(band, p) for band in known], np.float64) for p in (_DARKEST, _BRIGHTEST))
     room = _MOST_LEVEL * (highs - lows)
-    apart = (room > 0) & ((lows > room) | (highs < -room))
-    base = np.where(apart, lows - room, 0.0)
+    base = np.where((room > 0) & (lows > room), lows - room, 0.0)
+    base = np.where((room > 0) & (highs < 0), lows - _BELOW_DARKEST * (highs - lows), base)
     sizes = [np.abs(band - np.float32(level)) for band, level in zip(known, base, strict=True)]
-    together = np.concatenate(sizes)
-    scale = float(np.percentile(together, _PERCENTILE)) or float(together.max()) or 1.0
-    own = np.array([np.percentile(size, _PERCENTILE) for size in sizes], np.float64)
-    share = own / (_LEAST_BRIGHT * (float(own.max()) or 1.0))
     constant = np.array([float(band.min()) == float(band.max()) for band in known])
-    return Normalisation(base, scale * np.where(share > 0, np.minimum(share, 1.0), 1.0), constant)
+    own = np.array([np.percentile(size, _PERCENTILE) for size in sizes], np.float64)
+    telling = ~constant if not constant.all() else constant
+    together = np.concatenate([size for size, tells in zip(sizes, telling, strict=True) if tells])
+    scale = float(np.percentile(together, _PERCENTILE)) or float(together.max()) or 1.0
+    brightened = scale * own / (_LEAST_BRIGHT * (float(own[telling].max()) or 1.0))
+    reached = np.array([size.max() for size in sizes], np.float64) / _MOST_BRIGHT
+    varied = np.clip(brightened, reached, None).clip(None, scale)
+    # Of a constant band nobody knows what lies between the samples.
+    return Normalisation(base, np.where(constant, np.maximum(scale, own), varied), constant)
