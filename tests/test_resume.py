@@ -404,12 +404,12 @@ def test_a_journal_survives_a_power_cut_once_it_is_saved(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", lambda *names: (done.append(("name", path.exists())), replaced(*names)))
-    saved = Moment({"tile": "256"}, 1, 3, {"valid": 7}, np.zeros((1, 2, 3), np.float32), ())
+    saved = Moment({"tile": "256"}, 1, 3, {"valid": np.int64(7)}, np.zeros((1, 2, 3), np.float32), ())
     journal.save(path, saved)
     assert done == [("file", False), ("name", False), ("folder", True)]
     found = journal.load(path)
     assert found is not None
-    assert (found.facts, found.place) == (saved.facts, "row of tiles 2 of 3")
+    assert (found.facts, found.place, found.numbers) == (saved.facts, "row of tiles 2 of 3", {"valid": 7})
 
 
 def test_a_disk_without_room_for_the_journal_ends_only_that(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:

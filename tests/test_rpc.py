@@ -256,16 +256,22 @@ def test_a_part_of_pan_as_it_is_keeps_its_rpcs(tmp_path, flat_scene, transform):
     ]
 
 
-def test_a_part_of_pan_as_it_is_keeps_its_ground_control_points(tmp_path):
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_part_of_pan_as_it_is_keeps_its_ground_control_points(tmp_path, number):
+    """Those that can place it: with fewer, where it lies in PAN is worth more."""
     place = FileFacts(None)
     pan = write_tif(tmp_path / "pan.tif", smooth_image(1, 64, 80).astype("uint16"), place)
     ms = write_tif(tmp_path / "ms.tif", smooth_image(2, 14, 17).astype("uint16"), place)
-    points = [(0.0, 0.0, 11.0, 48.1, 500.0), (0.5, 80.0, 11.01, 48.1, 510.0), (64.0, 40.0, 11.005, 48.09, 0.0)]
+    points = [(0.0, 0.0, 11.0, 48.1, 500.0), (0.5, 80.0, 11.01, 48.1, 510.0), (64.0, 40.0, 11.005, 48.09, 0.0)][:number]
     with rasterio.open(pan, "r+") as file:
         file.gcps = [GroundControlPoint(*point) for point in points], rasterio.crs.CRS.from_epsg(4326)
     sharpen(pan, ms, tmp_path / "out.tif", method="exp", registration="off", ratio=4.0, ms_origin=(12, 8))
     with rasterio.open(tmp_path / "out.tif") as file:
         kept, crs = file.gcps
+        if number < 3:
+            assert not kept
+            assert file.transform == Affine.translation(12, 8)
+            return
         assert [(p.row + 8, p.col + 12, p.x, p.y, p.z) for p in kept] == points
         assert crs.to_epsg() == 4326
         assert file.shape == (56, 68)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import operator
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -53,7 +54,10 @@ def save(path: Path, moment: Moment) -> None:
         "numbers": dict(moment.numbers),
         "files": [(f.size, f.checksum) for f in moment.files],
     }
-    arrays: dict[str, Any] = {_HEAD: np.frombuffer(json.dumps(head).encode(), np.uint8), "pending": moment.pending}
+    arrays: dict[str, Any] = {
+        _HEAD: np.frombuffer(json.dumps(head, default=operator.index).encode(), np.uint8),
+        "pending": moment.pending,
+    }
     for k, progress in enumerate(moment.files):
         arrays |= {f"offsets{k}": progress.offsets, f"sizes{k}": progress.sizes}
     buffer = io.BytesIO()

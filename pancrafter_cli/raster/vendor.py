@@ -140,11 +140,11 @@ def rpc_metadata(model: RpcModel) -> RPC:
 
 
 def control_points(dataset: Any) -> ControlPoints | None:
-    """The ground control points of a file that has no transform: a GeoTIFF has one of both."""
+    """The ground control points of a file that has no transform, if they can place it: a GeoTIFF has one of both."""
     if not Affine(*tuple(dataset.transform)[:6]).almost_equals(Affine.identity()):
         return None
     points, crs = dataset.gcps
-    if not points:
+    if len(points) < _FEWEST_POINTS:
         return None
     return ControlPoints(tuple((p.row, p.col, p.x, p.y, p.z or 0.0) for p in points), crs.to_wkt() if crs else None)
 
