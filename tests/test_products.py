@@ -476,6 +476,8 @@ def test_a_skysat_folder(tmp_path):
     pan = write_tif(tmp_path / f"{stem}_panchromatic.tif", image(1, 32, 40))
     ms = write_tif(tmp_path / f"{stem}_analytic.tif", image(4, 8, 10), FileFacts(ms_transform(4)))
     write_tif(tmp_path / f"{stem}_pansharpened.tif", image(4, 32, 40))
+    write_tif(tmp_path / f"{stem}_analytic_udm2.tif", image(8, 8, 10), FileFacts(ms_transform(4)))
+    write_tif(tmp_path / f"{stem}_panchromatic_udm2.tif", image(8, 32, 40))
     found = find_product([tmp_path])
     assert (found.pan, found.ms) == (pan, (ms,))
     named = ms.with_stem(f"{stem}_analytic_ms")  # a word that says more counts first

@@ -254,9 +254,18 @@ def test_scaled_data_are_warned_about(scene: Path) -> None:
     assert any("fractions" in warning for warning in result.warnings)
 
 
+@pytest.mark.parametrize("crs", [True, False])
 @pytest.mark.parametrize("over", [(True, False), (False, True), (True, True)])
-def test_a_product_whose_rows_run_the_other_way_scores_as_it_lies(scene: Path, over: tuple[bool, bool]) -> None:
+def test_a_product_whose_rows_run_the_other_way_scores_as_it_lies(
+    scene: Path, over: tuple[bool, bool], crs: bool
+) -> None:
     product = cut_away_a_third(scene / "truth.tif")
+    if not crs:
+        for name in ("pan.tif", "ms.tif", "truth.tif"):
+            with rasterio.open(scene / name) as file:
+                facts = FileFacts(transform=file.transform, nodata=file.nodata, crs=None)
+                image = file.read()
+            write_tif(scene / name, image, facts)
     pair = {"pan": scene / "pan.tif", "ms": (scene / "ms.tif",)}
     with rasterio.open(product, "r+") as file:
         image, transform = file.read(), file.transform
@@ -266,7 +275,8 @@ def test_a_product_whose_rows_run_the_other_way_scores_as_it_lies(scene: Path, o
     image = image[:, :: -1 if rows else 1, :: -1 if cols else 1]
     transform = transform @ Affine.translation(256 * cols, 256 * rows)
     transform = transform @ Affine.scale(-1 if cols else 1, -1 if rows else 1)
-    turned = write_tif(scene / "turned.tif", image, FileFacts(transform=transform, nodata=0))
+    place = FileFacts(transform=transform, nodata=0) if crs else FileFacts(transform=transform, nodata=0, crs=None)
+    turned = write_tif(scene / "turned.tif", image, place)
     for given in ({"reference": scene / "truth.tif"}, pair):
         assert scored(ScoreOptions(turned, **given)) == scored(ScoreOptions(product, **given))
 

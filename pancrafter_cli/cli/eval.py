@@ -63,6 +63,7 @@ def command(
     from pancrafter_cli.raster.align import parse_nodata
     from pancrafter_cli.raster.register import parse_registration
     from pancrafter_cli.raster.scene import SceneOptions
+    from pancrafter_cli.raster.targets import check_local
     from pancrafter_cli.report.page import check_folder
     from pancrafter_cli.tasks.eval_options import EvalOptions, contestants
     from pancrafter_cli.tasks.eval_report import write_evaluation
@@ -86,6 +87,7 @@ def command(
         scene=SceneOptions(ratio=ratio, ms_origin=parse_point(ms_origin, "--ms-origin"), nodata=parse_nodata(nodata)),
     )
     if report is not None:
+        check_local(report)
         check_folder(report)
     with step_progress(progress) as tell:
         result = evaluate(options, tell)

@@ -64,6 +64,7 @@ def command(
     from pancrafter_cli.raster.align import parse_nodata
     from pancrafter_cli.raster.register import parse_registration
     from pancrafter_cli.raster.scene import SceneOptions
+    from pancrafter_cli.raster.targets import check_local
     from pancrafter_cli.report.page import check_folder
     from pancrafter_cli.tasks.score import ScoreOptions, score
     from pancrafter_cli.tasks.score_report import write_score_report
@@ -95,6 +96,7 @@ def command(
     )
     shown = parse_bands(bands)
     if report is not None:
+        check_local(report)
         check_folder(report)
     page = None
     with ExitStack() as stack:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,7 @@ from pancrafter_cli.geometry.sums import line_sum
 
 FILL_REACH = 16  # pixels around a pixel that its filled value can depend on
 _RADII = (1, 2, 4, 8, FILL_REACH)
+BESIDE = 2  # pixels beside a valid one: as far as cubic interpolation draws on what is filled
 
 
 def fill_invalid(
@@ -26,25 +29,35 @@ def fill_invalid(
     filled = image.copy()
     for band in range(image.shape[0]):
         if not valid[band].all():
-            filled[band] = _fill_band(image[band], valid[band], float(fallback[band]))
+            filled[band], missing = _fill_band(image[band], valid[band], _RADII)
+            filled[band][missing] = fallback[band]
     return filled
 
 
-def _fill_band(image: NDArray[np.float32], valid: NDArray[np.bool_], fallback: float) -> NDArray[np.float32]:
-    """One band (h, w) filled from ever larger boxes."""
+def fill_beside(image: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Image (C, h, w) with the invalid pixels up to BESIDE pixels from valid ones filled as `fill_invalid` does.
+
+    The others stay what they are.
+    """
+    return np.stack([_fill_band(band, known, _RADII[:BESIDE])[0] for band, known in zip(image, valid, strict=True)])
+
+
+def _fill_band(
+    image: NDArray[np.float32], valid: NDArray[np.bool_], radii: Sequence[int]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """One band (h, w) filled from ever larger boxes, and where none of them held a valid pixel."""
     filled = image.copy()
     missing = ~valid
     known = np.where(valid, image, 0.0).astype(np.float64)
     weight = valid.astype(np.float64)
-    for radius in _RADII if valid.any() else ():
+    for radius in radii if valid.any() else ():
         count = _box_sum(weight, radius)
         found = missing & (count > 0)
         filled[found] = _box_sum(known, radius)[found] / count[found]
         missing &= ~found
         if not missing.any():
-            return filled
-    filled[missing] = fallback
-    return filled
+            break
+    return filled, missing
 
 
 def _box_sum(image: NDArray[np.float64], radius: int) -> NDArray[np.float64]:

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from pancrafter_cli.geometry.degrade import DEFAULT_MS_GAIN, degrade_weights
+from pancrafter_cli.geometry.fill import BESIDE, fill_beside
 from pancrafter_cli.geometry.grid import AxisMap, GridMap
 from pancrafter_cli.geometry.resample import AxisWeights, apply_weights, cubic_weights
 
 Float32 = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 COARSE, FINE = 2.0, 0.7  # MS pixels: sigmas of the means that leave two kinds of detail behind
 _EXTRAPOLATION, _MOST_EXTRAPOLATED = 4.0, 1.4
@@ -33,16 +35,25 @@ class NetworkInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class AxisPlan:
-    """One axis: the target window, its weights on MS (`up`), and the weights of those MS pixels on PAN (`down`)."""
+    """One axis: the target window, its weights on MS (`up`), and the weights of MS pixels on PAN (`down`).
+
+    low: the MS pixels, [start, stop), that `down` is for; those needed are among them.
+    """
 
     target: tuple[int, int]
     up: AxisWeights
     down: AxisWeights
+    low: tuple[int, int]
 
     @property
     def ms(self) -> tuple[int, int]:
         """MS pixels needed, [start, stop)."""
         return self.up.first, self.up.stop
+
+    @property
+    def within(self) -> slice:
+        """Where the MS pixels needed lie among those of `low`."""
+        return slice(self.ms[0] - self.low[0], self.ms[1] - self.low[0])
 
     @property
     def pan(self) -> tuple[int, int]:
@@ -69,39 +80,55 @@ class InputPlan:
 
 
 def plan_inputs(
-    relation: GridMap, rows: tuple[int, int], cols: tuple[int, int], gain: float = DEFAULT_MS_GAIN
+    relation: GridMap,
+    rows: tuple[int, int],
+    cols: tuple[int, int],
+    gain: float = DEFAULT_MS_GAIN,
+    *,
+    holes: bool = False,
 ) -> InputPlan:
     """Plan for the PAN-grid window rows x cols, both [start, stop); `relation` maps the PAN grid to MS.
 
-    gain: the MTF at MS Nyquist with which PAN is brought to MS resolution.
+    gain: the MTF at MS Nyquist with which PAN is brought to MS resolution. holes: whether MS has any in the window;
+    PAN is then brought to the MS pixels around it too, from which `lowpass` fills them.
     """
-    return InputPlan(_plan_axis(relation.rows, *rows, gain), _plan_axis(relation.cols, *cols, gain))
+    margin = BESIDE if holes else 0
+    return InputPlan(_plan_axis(relation.rows, *rows, gain, margin), _plan_axis(relation.cols, *cols, gain, margin))
 
 
-def network_inputs(plan: InputPlan, pan: Float32, ms: Float32, gain: Float32, offset: Float32) -> NetworkInputs:
+def network_inputs(
+    plan: InputPlan, pan: Float32, ms: Float32, gain: Float32, offset: Float32, known: Mask | None = None
+) -> NetworkInputs:
     """The network's inputs of the planned window.
 
     pan: (1, h, w) of `plan.*.pan`; ms: (C, h, w) of `plan.*.ms`, both without holes, in DN or normalised;
-    gain, offset: (C,), the matching of PAN to each band in the same unit.
+    gain, offset: (C,) or (1,), the matching of PAN to each band in the same unit. known: as of `lowpass`.
     """
     r, c = plan.rows, plan.cols
     lms = apply_weights(r.up.matrix, c.up.matrix, ms)
-    lpan = lowpass(plan, pan)
+    lpan = lowpass(plan, pan, known)
     a, b = gain[:, None, None], offset[:, None, None]
     return NetworkInputs(a * pan[:, r.crop, c.crop] + b, lms, a * lpan + b)
 
 
-def lowpass(plan: InputPlan, pan: Float32) -> Float32:
-    """PAN (1, h, w) of `plan.*.pan` brought to MS resolution and back: (1, H, W) of the planned window."""
+def lowpass(plan: InputPlan, pan: Float32, known: Mask | None = None) -> Float32:
+    """PAN (1, h, w) of `plan.*.pan` brought to MS resolution and back: (1, H, W) of the planned window.
+
+    known: where MS is not filled with means of what is around, (C or 1, h, w) of `plan.*.low`, None where it nowhere
+    is. Beside such pixels MS is interpolated from those means; PAN so too, for otherwise their difference would be
+    taken for detail: (C or 1, H, W).
+    """
     r, c = plan.rows, plan.cols
     low = apply_weights(r.down.matrix, c.down.matrix, pan[:, r.blur, c.blur])
-    return apply_weights(r.up.matrix, c.up.matrix, low)
+    if known is not None:
+        low = fill_beside(np.broadcast_to(low, known.shape), known)
+    return apply_weights(r.up.matrix, c.up.matrix, low[:, r.within, c.within])
 
 
-def _plan_axis(axis: AxisMap, start: int, stop: int, gain: float) -> AxisPlan:
+def _plan_axis(axis: AxisMap, start: int, stop: int, gain: float, margin: int) -> AxisPlan:
     up = cubic_weights(axis, start, stop)
-    down = degrade_weights(axis.inverse(), up.first, up.stop, gain)
-    return AxisPlan((start, stop), up, down)
+    low = max(0, up.first - margin), min(axis.src_size, up.stop + margin)
+    return AxisPlan((start, stop), up, degrade_weights(axis.inverse(), *low, gain), low)
 
 
 def detail(image: NDArray[np.float64], use: NDArray[np.bool_], sigma: float) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ _RASTERS = {
     *(".dat", ".bsq", ".bil", ".bip", ".ers"),
 }
 _HEADER = ".hdr"  # of ENVI, after the whole name of a raster
-_PREVIEWS = {"browse", "preview", "quicklook", "ql", "thumbnail", "thumb"}
+_PREVIEWS = {"browse", "preview", "quicklook", "ql", "thumbnail", "thumb", "udm"}
 _PREVIEW_ENDING = "qb"  # elsewhere in a name, that is QuickBird
 # How archives are unpacked into a folder of their own, by their endings.
 _UNPACK = {
@@ -36,7 +36,7 @@ def is_raster(path: Path) -> bool:
 
 
 def is_preview(path: Path) -> bool:
-    """Whether a file is called a browse image, a quicklook or a thumbnail."""
+    """Whether a file is called a browse image, a quicklook, a thumbnail or a mask of usable data."""
     words = words_of(path)
     return not _PREVIEWS.isdisjoint(word.rstrip("0123456789") for word in words) or words[-1] == _PREVIEW_ENDING
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shlex
 import stat
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -336,7 +337,7 @@ def _expand_command(path: Path, dataset: Any, indexes: list[int]) -> str | None:
     if all(_is_grey(table) and _is_ramp(table[:, 0]) for table in tables):
         return None
     kind = "gray" if all(map(_is_grey, tables)) else "rgb"
-    return f"gdal_translate -expand {kind} {path} OUT"
+    return f"gdal_translate -expand {kind} {shlex.quote(str(path))} OUT"
 
 
 def _is_grey(table: NDArray[np.int64]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,11 @@ from pancrafter_cli.geometry.inputs import lowpass, plan_inputs
 from pancrafter_cli.geometry.resample import AxisWeights, apply_weights
 from pancrafter_cli.raster.scene import Scene
 from pancrafter_cli.raster.windows import Window, all_windows, spread_windows
-from pancrafter_cli.tasks.tile_inputs import Span, read_filled_ms, read_filled_pan, read_guided_ms
+from pancrafter_cli.tasks.tile_inputs import Span, everywhere_known, read_filled_ms, read_filled_pan, read_guided_ms
 
 Float32 = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Low = tuple[float, int | None]  # MTF at MS Nyquist with which PAN is blurred, and for which band, None for all
 
 _MOST_SAMPLES = 4_000_000  # PAN pixels
 _WINDOW = 64  # MS pixels
@@ -42,8 +44,8 @@ class ClassicalFuser:
 
         Holes are filled from around them before resampling. No pixel depends on the window it is computed in.
         """
-        gains = self.gains[:1] if len({*self.gains}) == 1 else self.gains  # one blur serves all bands
-        pan, lms, low = _read_fine(scene, rows, cols, gains if self.fusion.uses_low else ())
+        lows = [(gain, band) for band, gain in enumerate(self.gains)]
+        pan, lms, low = _read_fine(scene, rows, cols, lows if self.fusion.uses_low else ())
         return self.fusion.apply(pan, lms, low if self.fusion.uses_low else pan)
 
 
@@ -94,7 +96,7 @@ def _sampled(scene: Scene, windows: Iterator[Window], gains: Sequence[float], pa
 def _add_fine(sampler: SceneSampler, scene: Scene, window: Window, use: Mask, gains: Sequence[float]) -> None:
     """Add the PAN pixels `use` (h, w) of an output window."""
     row, col, height, width = window
-    everything = (DEFAULT_MS_GAIN, *gains)
+    everything = [(DEFAULT_MS_GAIN, None), *((gain, band) for band, gain in enumerate(gains))]
     pan, lms, low = _read_fine(scene, (row, row + height), (col, col + width), everything)
     sampler.add_fine(use, pan, low[:1], lms, low[1:])
 
@@ -123,20 +125,29 @@ def _add_coarse(sampler: SceneSampler, scene: Scene, window: Window, gains: Sequ
     sampler.add_coarse(np.all(valid[inner], axis=0) & supported, low[:1], low[1:], ms, ms, blurred)
 
 
-def _read_fine(scene: Scene, rows: Span, cols: Span, gains: Sequence[float]) -> tuple[Float32, Float32, Float32]:
-    """PAN (1, H, W), lms (C, H, W) and PAN brought to MS resolution and back with each gain (len(gains), H, W)."""
-    plans = {gain: plan_inputs(scene.ms_map, rows, cols, gain) for gain in {*gains} or {DEFAULT_MS_GAIN}}
+def _read_fine(scene: Scene, rows: Span, cols: Span, lows: Sequence[Low]) -> tuple[Float32, Float32, Float32]:
+    """PAN (1, H, W), lms (C, H, W) and PAN brought to MS resolution and back as `lows` says (len(lows), H, W)."""
+    gains = {gain for gain, _ in lows} or {DEFAULT_MS_GAIN}
+    plans = {gain: plan_inputs(scene.ms_map, rows, cols, gain) for gain in gains}
+    any_plan = plans[min(plans)]
+    ms, _, known = read_guided_ms(scene, any_plan.rows.ms, any_plan.cols.ms)
+    if known is not None:
+        plans = {gain: plan_inputs(scene.ms_map, rows, cols, gain, holes=True) for gain in gains}
+    by_band = known is not None and len(known) > 1
     widest = plans[min(plans)]  # the lower the gain, the wider the blur
     r, c = widest.rows, widest.cols
     pan, _ = read_filled_pan(scene, r.pan, c.pan)
-    ms, _ = read_guided_ms(scene, r.ms, c.ms)
-    lows = {}
-    for gain in {*gains}:
+
+    @cache  # one blur serves all bands that have its gain and the same holes
+    def low_of(gain: float, band: int | None) -> Float32:
         own = plans[gain].rows.pan, plans[gain].cols.pan
         part = tuple(slice(a - s[0], b - s[0]) for (a, b), s in zip(own, (r.pan, c.pan), strict=True))
-        lows[gain] = lowpass(plans[gain], pan[:, *part])
+        if known is None:
+            return lowpass(plans[gain], pan[:, *part])
+        return lowpass(plans[gain], pan[:, *part], everywhere_known(known) if band is None else known[band : band + 1])
+
     sharp = pan[:, r.crop, c.crop]
-    low = np.concatenate([sharp[:0], *(lows[gain] for gain in gains)])
+    low = np.concatenate([sharp[:0], *(low_of(gain, band if by_band else None) for gain, band in lows)])
     return sharp, apply_weights(r.up.matrix, c.up.matrix, ms), low
 
 

@@ -120,7 +120,7 @@ def on_grid(fused: RasterFile, grid: Grid, name: str, remedy: str) -> tuple[Read
         )
     if own.crs_wkt and grid.crs_wkt and not same_crs(own.crs_wkt, grid.crs_wkt):
         raise MetricError(f"{fused.path}: its coordinate reference system is not that of {name}", remedy)
-    if not own.crs_wkt:
+    if not fused.placed or grid.transform.almost_equals(Affine.identity()):
         return file_pixels(fused), file_mask(fused)
     relation = ~own.transform @ grid.transform
     over = relation.e < 0, relation.a < 0

@@ -11,6 +11,7 @@ from io import FileIO
 from pathlib import Path
 
 from pancrafter_cli.errors import OutputError, TrainingError
+from pancrafter_cli.raster.targets import check_local
 from pancrafter_cli.tasks.checkpoint import BEST_FILE, CHECKPOINT_FILE
 from pancrafter_cli.tasks.course import LOG_FILE, VALIDATION_FILE
 from pancrafter_cli.tasks.run_record import RECIPE_FILE, RECORD_FILE, is_recorded
@@ -30,6 +31,7 @@ def check_folder(folder: Path, start: Path | None) -> None:
     start: the weights that training starts from. Raises OutputError when the folder can neither be used nor made,
     when it holds the model to start from, or when it holds files of a run's names and yet no run.
     """
+    check_local(folder)
     # os.path, unlike Path, calls a name that may not be looked at one that does not exist.
     place = next((p for p in (folder, *folder.absolute().parents) if os.path.exists(p)), folder)  # noqa: PTH110
     if not os.path.isdir(place):  # noqa: PTH112
