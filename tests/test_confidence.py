@@ -138,6 +138,26 @@ def test_nodata_reaches_two_ms_pixels() -> None:
     assert row[17] == pytest.approx(1, abs=1e-3)
 
 
+def test_evidence_is_judged_in_dn_whatever_its_normalisation() -> None:
+    """Bands counted from other bases, by other scales: the same DN of product, PAN and tops say the same."""
+    unit = Normalisation(np.array([400.0, -100.0]), np.array([500.0, 3000.0]), np.zeros(2, bool))
+    levels = np.stack([np.full((LOW, LOW), level, np.float32) for level in (500, 700)])
+    plain, other = (replace(flat(), ms=norm.of(levels), normalisation=norm) for norm in (UNIT, unit))
+    for evidence in (plain, other):
+        evidence.pan[:] = 900
+    np.testing.assert_allclose(disagreement(other, EVEN), disagreement(plain, EVEN), rtol=1e-5)
+    assert disagreement(other, EVEN).max() > EVEN.tolerance
+    sharp = np.stack([np.full((SIZE, SIZE), level, np.float32) for level in (500, 700)])
+    np.testing.assert_allclose(drifted(other, sharp), 0, atol=1e-4)
+    assert drifted(other, sharp + 100).min() > 0.05
+    for tops, saturated in (
+        (Tops(np.inf, np.array([500.0, np.inf])), True),
+        (Tops(np.inf, np.array([501.0, 701.0])), False),
+    ):
+        layer = confidence(replace(other, pan=np.full_like(other.pan, 600)), sharp, EVEN, tops, 0.0)
+        assert (layer.max() <= 0.25) == saturated
+
+
 @given(seed=st.integers(0, 1000), low=st.sampled_from([-500.0, 0.0, 1.0]), spread=st.sampled_from([0.0, 0.5]))
 def test_confidence_lies_between_0_and_1_whatever_comes(seed: int, low: float, spread: float) -> None:
     rng = np.random.default_rng(seed)

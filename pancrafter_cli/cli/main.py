@@ -103,7 +103,7 @@ def _kept(end: BaseException) -> str:
             return str(notes[0])
         error = error.__context__
     if sys.argv[1:2] == ["train"]:
-        return f"{_NOTHING_KEPT}; the same command goes on from the last checkpoint"
+        return f"{_NOTHING_KEPT}; the same command goes on from the last checkpoint, if there is one"
     return _NOTHING_KEPT
 
 

@@ -13,7 +13,7 @@ FloatArray = NDArray[np.float64]
 
 _PERCENTILE = 99.0
 _DARKEST, _BRIGHTEST = 0.01, 99.99  # percent: what lies between is the band's range
-_MOST_LEVEL = 4.0  # ranges that a band's darkest may lie above 0: of 58 real scenes all but one stay below 2.4
+_MOST_LEVEL = 4.0  # ranges that a band's darkest may lie above 0: 58 real scenes stay below 3.3
 # Of the brightest band's scale, the darkest that a band may be: on water and plants real ones are down to a third.
 _LEAST_BRIGHT = 0.25
 _MOST_BRIGHT = 4.0  # of the unit: what a band that was brightened may reach; an island may be all that is bright in one

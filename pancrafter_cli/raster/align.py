@@ -159,11 +159,13 @@ def _datum_notices(pan: Grid, ms: Grid) -> tuple[str, ...]:
     pixels = found.metres / (min(ms.pixel_size) * metres_per_unit(ms.crs_wkt))
     if pixels <= 1 or found.metres <= _SAME_DATUM:
         return ()
-    better = f"; PROJ lacks {' and '.join(found.missing)}, with which it would be better" if found.missing else ""
-    return (
-        f"PAN is in {crs_name(pan.crs_wkt)}, MS in {crs_name(ms.crs_wkt)}: PROJ knows the way between their datums to "
-        f"{found.metres:g} m only, {pixels:.1f} MS pixels{better}",
+    better = f"; PROJ lacks {' or '.join(found.missing)}, with which it would be better" if found.missing else ""
+    known = (
+        f"knows the way between their datums to {found.metres:g} m only, {pixels:.1f} MS pixels"
+        if math.isfinite(pixels)
+        else "knows no way between their datums and takes them for one"
     )
+    return (f"PAN is in {crs_name(pan.crs_wkt)}, MS in {crs_name(ms.crs_wkt)}: PROJ {known}{better}",)
 
 
 def _warp(pan: RasterFile, ms: BandStack) -> Placement:

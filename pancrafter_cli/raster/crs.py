@@ -18,6 +18,7 @@ from pancrafter_cli.errors import GeometryError
 
 FloatArray = NDArray[np.float64]
 _EARTH_RADIUS = 6_371_000.0  # metres, on the mean
+_WAYS = 3  # between two datums that are named to people
 _WGS84 = CRS.from_epsg(4326).to_wkt()
 PointMap = Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
 
@@ -87,7 +88,10 @@ def _transformer(source: str, target: str) -> Transformer:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """How far (metres) coordinates may be wrong that PROJ takes from one CRS to another, and the grids for better."""
+    """How far (metres) coordinates may be wrong that PROJ takes from one CRS to another; infinite without a way.
+
+    missing: the grids for better, of each of the ways that PROJ would then choose from.
+    """
 
     metres: float
     missing: tuple[str, ...] = ()
@@ -102,9 +106,10 @@ def uncertainty(source: str, target: str, x: float, y: float) -> Uncertainty:
     transformer = _transformer(first.to_wkt(), other.to_wkt())
     transformer.transform(x, y)
     try:
-        metres = transformer.get_last_used_operation().accuracy
+        used = transformer.get_last_used_operation()
     except ProjError:  # there was but one to choose from
-        metres = transformer.accuracy
+        used = transformer
+    metres = math.inf if "Ballpark" in used.description else used.accuracy
     lon, lat = _transformer(first.to_wkt(), _WGS84).transform(x, y)
     if metres is None or metres <= 0 or not (math.isfinite(lon) and math.isfinite(lat)):
         return Uncertainty(0.0)
@@ -112,7 +117,9 @@ def uncertainty(source: str, target: str, x: float, y: float) -> Uncertainty:
         warnings.simplefilter("ignore", UserWarning)  # that grids are missing is what we ask for
         group = TransformerGroup(first, other, always_xy=True, area_of_interest=AreaOfInterest(lon, lat, lon, lat))
     better = [way for way in group.unavailable_operations if 0 <= way.accuracy < metres]
-    return Uncertainty(metres, tuple(grid.short_name for way in better[:1] for grid in way.grids if not grid.available))
+    # Their areas are boxes: the first may be a neighbouring country's.
+    ways = (" and ".join(grid.short_name for grid in way.grids if not grid.available) for way in better[:_WAYS])
+    return Uncertainty(metres, tuple(dict.fromkeys(ways)))
 
 
 def metres_per_unit(wkt: str) -> float:
